@@ -1,0 +1,3 @@
+"""Pervade: an ambient service mesh in Python."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Words and small tools without mesh or cluster knowledge."""

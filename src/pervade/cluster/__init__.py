@@ -1,0 +1,1 @@
+"""The embedded Kubernetes: nothing of the mesh."""

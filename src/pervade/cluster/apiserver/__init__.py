@@ -1,0 +1,1 @@
+"""A server of the Kubernetes API that knows nothing of meshes."""

@@ -1,0 +1,1 @@
+"""Controllers and scheduler, as clients of the API."""

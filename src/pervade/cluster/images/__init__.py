@@ -1,0 +1,1 @@
+"""Images made on this machine, and the map from upstream names to them."""

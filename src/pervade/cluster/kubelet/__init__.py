@@ -1,0 +1,1 @@
+"""A small kubelet over CRI."""

@@ -1,0 +1,1 @@
+"""Nodes as sets of namespaces: fabric, root file system, init, life cycle."""

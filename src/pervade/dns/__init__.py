@@ -1,0 +1,1 @@
+"""Names to answers, and the server rim."""

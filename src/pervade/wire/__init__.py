@@ -1,0 +1,1 @@
+"""The only door to grpcio and aiohttp: servers, channels, sessions, TLS."""
