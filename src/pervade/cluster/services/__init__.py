@@ -1,1 +1,1 @@
-"""Services on a node: Service and EndpointSlice to one nftables document; relays to the host's loopback."""
+"""Services on a node: Service and EndpointSlice to one nftables table; relays to the host's loopback."""
