@@ -70,8 +70,10 @@ async def test_answers_names_ports_and_absence(server: Server) -> None:
         assert (await server.ask(f"web.default.svc.{Z}", kind)).rcode() == dns.rcode.NOERROR
 
 
-async def test_addresses_take_turns(server: Server) -> None:
-    firsts = {str(next(iter((await server.ask(f"web.default.svc.{Z}")).answer[0]))) for _ in range(3)}
+async def test_every_address_comes_first_sometimes(server: Server) -> None:
+    firsts = set()
+    for _ in range(60):  # three addresses, 60 draws: a miss has p < 1e-9
+        firsts.add(str(next(iter((await server.ask(f"web.default.svc.{Z}")).answer[0]))))
     assert len(firsts) == 3
 
 

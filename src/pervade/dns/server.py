@@ -76,11 +76,10 @@ class Resolver:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA | (dns.flags.RA if self.upstreams else 0)
         response.set_rcode(dns.rcode.from_text(found.rcode))
-        # Every order of an RRset is right; turning it spreads clients that take the first address.
-        turn = self.counts["answered"]
-        response.answer += _rrsets(found.records, turn, original=question.name)
-        response.authority += _rrsets(found.authority, 0)
-        response.additional += _rrsets(found.additional, turn)
+        # dnspython shuffles each RRset as it writes it, which spreads clients that take the first address.
+        response.answer += _rrsets(found.records, original=question.name)
+        response.authority += _rrsets(found.authority)
+        response.additional += _rrsets(found.additional)
         self.counts["answered"] += 1
         if found.leaves_to:
             outside = await self._forward(dns.message.make_query(found.leaves_to, question.rdtype))
@@ -117,11 +116,10 @@ def _rrsets(
         grouped.setdefault((record.name, record.type, record.ttl), []).append(record.data)
     out = []
     for (name, kind, ttl), data in grouped.items():
-        start = turn % len(data)
         owner = dns.name.from_text(name)
         # The owner is echoed as asked (0x20 mixed case), as resolvers check it.
         owner = original if original is not None and owner == original else owner
-        out.append(dns.rrset.from_text_list(owner, ttl, dns.rdataclass.IN, kind, data[start:] + data[:start]))
+        out.append(dns.rrset.from_text_list(owner, ttl, dns.rdataclass.IN, kind, data))
     return out
 
 
