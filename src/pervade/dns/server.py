@@ -108,9 +108,7 @@ class Resolver:
         return response
 
 
-def _rrsets(
-    records: Iterable[Record], turn: int, original: dns.name.Name | None = None
-) -> list[dns.rrset.RRset]:
+def _rrsets(records: Iterable[Record], original: dns.name.Name | None = None) -> list[dns.rrset.RRset]:
     grouped: dict[tuple[str, str, int], list[str]] = {}
     for record in records:
         grouped.setdefault((record.name, record.type, record.ttl), []).append(record.data)
