@@ -28,7 +28,12 @@ class LineFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         name = record.name.removeprefix("pervade.")
         if self.as_json:
-            head = {"time": when, "level": record.levelname.lower(), "scope": name, "msg": record.getMessage()}
+            head = {
+                "time": when,
+                "level": record.levelname.lower(),
+                "scope": name,
+                "msg": record.getMessage(),
+            }
             return json.dumps(head | fields, default=str)
         tail = "".join(f" {k}={_value(v)}" for k, v in fields.items())
         return f"{when} {record.levelname.lower()} {name} {record.getMessage()}{tail}"

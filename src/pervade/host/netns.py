@@ -49,7 +49,9 @@ def inside(netns: int | str | os.PathLike[str], act: Callable[[], T]) -> T:
     return result[0]
 
 
-def listen(netns: int | str | os.PathLike[str], address: str, port: int, backlog: int = 1024) -> socket.socket:
+def listen(
+    netns: int | str | os.PathLike[str], address: str, port: int, backlog: int = 1024
+) -> socket.socket:
     """A listening TCP socket at `address:port` of `netns` (IPv4 or IPv6), non-blocking."""
 
     def make() -> socket.socket:
