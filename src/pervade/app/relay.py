@@ -24,7 +24,11 @@ def _ready_addresses(nodes: list[dict[str, Any]]) -> list[str]:
     for node in nodes:
         status = node.get("status") or {}
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-        out += [a["address"] for a in status.get("addresses") or () if ready and a["type"] == "InternalIP" and "." in a["address"]]
+        out += [
+            a["address"]
+            for a in status.get("addresses") or ()
+            if ready and a["type"] == "InternalIP" and "." in a["address"]
+        ]
     return out
 
 
@@ -55,7 +59,9 @@ async def main(plan: Plan, kubeconfig: Path) -> None:
 
 if __name__ == "__main__":
     logs.set_up()
-    parser = argparse.ArgumentParser(prog="pervade-relay", description="NodePorts and load balancers on the host's loopback.")
+    parser = argparse.ArgumentParser(
+        prog="pervade-relay", description="NodePorts and load balancers on the host's loopback."
+    )
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     options = parser.parse_args()

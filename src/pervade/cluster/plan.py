@@ -144,7 +144,9 @@ def make(
 
     Raises ValueError with the field's name when a range is malformed or too small for `nodes`.
     """
-    fabric, pods, services = (_network(n, c) for n, c in (("fabric", fabric_cidr), ("pod", pod_cidr), ("service", service_cidr)))
+    fabric, pods, services = (
+        _network(n, c) for n, c in (("fabric", fabric_cidr), ("pod", pod_cidr), ("service", service_cidr))
+    )
     if fabric.prefixlen > 24 or pods.prefixlen > 20 or services.prefixlen > 24:
         raise ValueError("the fabric needs a /24, the pods a /20 and the services a /24 at least")
     pod_ranges = list(pods.subnets(new_prefix=24))

@@ -68,7 +68,7 @@ class Relay:
                 upstream = await self._dial(one.node_port)
             except OSError as error:
                 log.warning("no node answered", extra={"service": one.service, "error": str(error)})
-                cast(asyncio.WriteTransport, writer.transport).abort()
+                writer.transport.abort()
                 return
             await asyncio.gather(_copy(reader, upstream[1]), _copy(upstream[0], writer))
 
@@ -105,7 +105,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         if writer.can_write_eof():
             writer.write_eof()
     except ConnectionError:
-        cast(asyncio.WriteTransport, writer.transport).abort()
+        writer.transport.abort()
 
 
 class _Inbound(asyncio.DatagramProtocol):
@@ -133,9 +133,15 @@ class _Inbound(asyncio.DatagramProtocol):
         sock.connect((node, self.node_port))
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: flow, sock=sock)
-        while (idle := loop.time() - flow.used) < _UDP_IDLE:
-            await asyncio.sleep(_UDP_IDLE - idle)
-        flow.close()
+        loop.call_later(_UDP_IDLE, self._retire, flow)
+
+    def _retire(self, flow: _Outbound) -> None:
+        loop = asyncio.get_running_loop()
+        idle = loop.time() - flow.used
+        if idle >= _UDP_IDLE:
+            flow.close()
+        else:
+            loop.call_later(_UDP_IDLE - idle, self._retire, flow)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         for flow in list(self.flows.values()):
