@@ -1,0 +1,1 @@
+"""The log-structured store: SQLite log, committed state in memory, watches."""
