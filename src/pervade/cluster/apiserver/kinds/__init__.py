@@ -1,0 +1,1 @@
+"""The kinds that are served: a registry as data, and what is special about each (strategies)."""
