@@ -1,8 +1,7 @@
-"""The log on disk: one append-only SQLite table whose key is the cluster's resourceVersion.
+"""The log's writer: one thread, group commit, compaction between commits.
 
-One writer thread, group commit: everything queued while a commit runs goes into the next one. WAL with
-synchronous=NORMAL: a commit survives kill -9 of the process at once, and a power failure up to the last
-WAL sync. Compaction runs on the same thread in small batches and survives its own errors.
+Everything queued while a commit runs goes into the next one. Compaction runs on the same thread, so it
+never meets a lock, in slices bounded by time; an error in it is logged and the next turn tries again.
 """
 
 from __future__ import annotations
@@ -11,56 +10,46 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from pervade.base.errors import OperatorError
+from pervade.cluster.apiserver.store import sql
+from pervade.cluster.apiserver.store.sql import CREATED, DELETED, UPDATED, Entry
 
+__all__ = ["CREATED", "DELETED", "UPDATED", "Entry", "Log"]
 log = logging.getLogger(__name__)
-CREATED, UPDATED, DELETED = 0, 1, 2
-_KEEP = 10_000
-_BATCH = 500
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One revision: `value` is the object as of `rev` (for DELETED its last state with the deletion's version)."""
-
-    rev: int
-    resource: str
-    namespace: str
-    name: str
-    action: int
-    prev: int
-    value: bytes
-
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (
-  rev INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-  action INTEGER NOT NULL, prev INTEGER NOT NULL, value BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS by_key ON log (resource, namespace, name, rev);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
-"""
+Done = Callable[[list[Entry], Exception | None], None]
+_GROUP = 1000
+_SLICE_ROWS = 1000
+_SLICE_SECONDS = 0.05
 
 
 class Log:
-    """The log in `path`. `start` begins the writer; `append` queues; `done(entries, error)` is called in its thread."""
+    """The log in `path`. `start` begins the writer; `append` queues; `done(entries, error)` is called in its thread.
 
-    def __init__(self, path: Path, done: Callable[[list[Entry], Exception | None], None]) -> None:
+    `short` names resources (Leases, Events) of which only `keep_short` versions of the log are kept, of all
+    others `keep`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        done: Done,
+        *,
+        keep: int = 20_000,
+        keep_short: int = 500,
+        short: frozenset[str] = frozenset(),
+    ) -> None:
         self.path, self._done = path, done
+        self.keep, self.keep_short, self.short = keep, keep_short, short
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.compacted = 0
-        self.commits = 0
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA cache_size=-4000")
-        return connection
+        self._failed: set[int] = set()
+        self.floors: dict[str, int] = {}
+        """Oldest readable version per resource; replaced as a whole by the writer, read by anyone."""
+        self.commits = self.dropped = 0
 
     def open(self) -> tuple[list[Entry], int]:
         """The living objects (their last entries) and the highest revision; O(objects).
@@ -69,15 +58,10 @@ class Log:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            reader = self._connect()
-            reader.executescript(_SCHEMA)
-            rows = reader.execute(
-                "SELECT rev, resource, namespace, name, action, prev, value FROM log"
-                " WHERE rev IN (SELECT max(rev) FROM log GROUP BY resource, namespace, name) ORDER BY rev"
-            )
-            living = [Entry(*row) for row in rows if row[4] != DELETED]
-            (head,) = reader.execute("SELECT coalesce(max(rev), 0) FROM log").fetchone()
-            meta = dict(reader.execute("SELECT key, value FROM meta"))
+            db = sql.connect(self.path, write=True)
+            found, head = list(sql.living(db)), sql.head(db)
+            self.floors = sql.floors(db)
+            db.close()
         except sqlite3.DatabaseError as error:
             raise OperatorError(
                 f"the cluster's store cannot be read: {error}",
@@ -85,9 +69,7 @@ class Log:
                 cause="a damaged disk or a file of another program",
                 fix="restore the file, or start anew with pervade down --purge",
             ) from error
-        reader.close()
-        self.compacted = meta.get("compacted", 0)
-        return living, max(head, meta.get("head", 0))
+        return found, max(head, *self.floors.values(), 0)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
@@ -98,88 +80,85 @@ class Log:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
+            self._thread = None
 
     def append(self, entry: Entry) -> None:
         self._queue.put(entry)
 
+    def floor(self, resource: str) -> int:
+        return self.floors.get(resource, 0)
+
+    def size(self) -> int:
+        """Bytes of the database and its WAL on disk."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(f.stat().st_size for f in files if f.exists())
+
+    def read(self) -> sqlite3.Connection:
+        """A connection for one short read, to be closed by the caller; for a thread."""
+        return sql.connect(self.path)
+
     def _write(self) -> None:
-        connection = self._connect()
-        written = 0
+        db = sql.connect(self.path, write=True)
+        since = self.keep_short
         ending = False
         while not ending:
             batch = [self._queue.get()]
-            while not self._queue.empty() and len(batch) < 1000:
+            while not self._queue.empty() and len(batch) < _GROUP:
                 batch.append(self._queue.get())
             ending = None in batch
             entries = [e for e in batch if e is not None]
             if entries:
-                self._done(entries, self._commit(connection, entries))
-                written += len(entries)
-            if written >= _BATCH and not ending:
-                written = 0
-                self._compact(connection)
-        connection.close()
-
-    def _commit(self, connection: sqlite3.Connection, entries: list[Entry]) -> Exception | None:
+                self._commit(db, entries)
+                since += len(entries)
+            if since >= self.keep_short and not ending:
+                since = 0 if self._compact(db) else since
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(e.rev, e.resource, e.namespace, e.name, e.action, e.prev, e.value) for e in entries],
-            )
-            connection.execute("COMMIT")
-            self.commits += 1
-            return None
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            log.warning("the last checkpoint failed", extra={"error": str(error)})
+        db.close()
+
+    def _commit(self, db: sqlite3.Connection, entries: list[Entry]) -> None:
+        if self._failed:
+            # A write that was built on one that failed must not be stored over a gap.
+            orphans = []
+            for entry in entries:
+                if entry.prev in self._failed:
+                    self._failed.add(entry.rev)
+                    orphans.append(entry)
+            if orphans:
+                entries = [e for e in entries if e.rev not in self._failed]
+                self._done(orphans, RuntimeError("the write before this one failed"))
+        if not entries:
+            return
+        try:
+            sql.append(db, entries)
         except sqlite3.Error as error:
             log.error("the store refused a write", extra={"file": str(self.path), "error": str(error)})
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            return error
+            self._failed.update(e.rev for e in entries)
+            self._done(entries, error)
+            return
+        self.commits += 1
+        self._done(entries, None)
 
-    def _compact(self, connection: sqlite3.Connection) -> None:
-        """Forget superseded revisions older than the newest `_KEEP`; at most a few batches a turn."""
+    def _compact(self, db: sqlite3.Connection) -> bool:
+        """One turn of at most `_SLICE_SECONDS`; true when nothing is left to do for now."""
+        deadline = time.monotonic() + _SLICE_SECONDS
         try:
-            (head,) = connection.execute("SELECT coalesce(max(rev), 0) FROM log").fetchone()
-            limit = head - _KEEP
-            if limit <= self.compacted:
-                return
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "INSERT INTO meta VALUES ('compacted', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (limit,),
-            )
-            connection.execute(
-                "INSERT INTO meta VALUES ('head', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (head,),
-            )
-            connection.execute(
-                "DELETE FROM log WHERE rev IN (SELECT a.rev FROM log a WHERE a.rev <= ? AND (a.action = 2 OR EXISTS"
-                " (SELECT 1 FROM log b WHERE b.resource = a.resource AND b.namespace = a.namespace"
-                "  AND b.name = a.name AND b.rev > a.rev)) LIMIT ?)",
-                (limit, 4 * _BATCH),
-            )
-            connection.execute("COMMIT")
-            self.compacted = limit
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            newest = sql.head(db)
+            for resource in sql.resources(db):
+                goal = newest - (self.keep_short if resource in self.short else self.keep)
+                start = self.floor(resource)
+                while start < goal:
+                    if time.monotonic() > deadline:
+                        return False
+                    upto = min(goal, start + _SLICE_ROWS)
+                    # Readers must see the new floor before rows go.
+                    self.floors = {**self.floors, resource: upto}
+                    self.dropped += sql.compact(db, resource, start, upto)
+                    start = upto
+            db.execute("PRAGMA incremental_vacuum(200)").fetchall()
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
             log.warning("compaction put off", extra={"error": str(error)})
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-    def history(self, resource: str, after: int, upto: int) -> Iterator[tuple[Entry, bytes | None]]:
-        """Entries of one resource with `after` < rev <= `upto`, each with the value before it; O(entries). For a thread."""
-        connection = self._connect()
-        try:
-            rows = connection.execute(
-                "SELECT a.rev, a.resource, a.namespace, a.name, a.action, a.prev, a.value, b.value FROM log a"
-                " LEFT JOIN log b ON b.rev = a.prev WHERE a.rev > ? AND a.rev <= ? AND a.resource = ? ORDER BY a.rev",
-                (after, upto, resource),
-            ).fetchall()
-        finally:
-            connection.close()
-        return ((Entry(*row[:7]), row[7]) for row in rows)
-
-
-def sizes(entries: Iterable[Entry]) -> int:
-    """Bytes of all values, for the state page."""
-    return sum(len(e.value) for e in entries)
+        return True

@@ -8,19 +8,22 @@ a list of unchanged objects costs no parsing, an event is encoded once for all w
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable
+import builtins
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pervade.cluster.apiserver.store import sql
 from pervade.cluster.apiserver.store.log import CREATED, DELETED, UPDATED, Entry, Log
+from pervade.cluster.apiserver.store.ring import Event, Ring
 
-log = logging.getLogger(__name__)
 JSON = dict[str, Any]
 Key = tuple[str, str]
-_WAITING_MOST = 5_000
+_TAKE = 500
+SHORT = frozenset({"coordination.k8s.io/leases", "/events"})
+"""Resources whose history is trimmed hard: they change often and nobody reads their past."""
 
 
 class Gone(Exception):
@@ -31,75 +34,67 @@ class StoreFailed(Exception):
     """The disk refused the write: 500; nothing was changed."""
 
 
-class Event:
-    """One change as watchers see it. `old` is the encoded object before, None when it was created."""
-
-    __slots__ = ("_cache", "action", "old", "rev", "value")
-
-    def __init__(self, rev: int, action: int, value: bytes, old: bytes | None) -> None:
-        self.rev, self.action, self.value, self.old = rev, action, value, old
-        self._cache: dict[Any, Any] = {}
-
-    def once(self, key: Any, make: Any) -> Any:
-        """`make()` computed once per event and `key`, shared by all watchers."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
-
-    def objects(self) -> tuple[JSON, JSON | None]:
-        """The decoded new and old object."""
-        found: tuple[JSON, JSON | None] = self.once(
-            "objects",
-            lambda: (msgspec.json.decode(self.value), msgspec.json.decode(self.old) if self.old else None),
-        )
-        return found
-
-
 class Subscription:
-    """Events of one resource from a version on; `next()` waits. `overrun` says a slow reader was left behind."""
+    """Events of one resource from a position on; `next()` waits. `overrun` says this reader was left behind."""
 
-    def __init__(self, state: State, resource: str) -> None:
-        self._state, self._resource = state, resource
-        self._events: list[Event] = []
-        self._wake = asyncio.Event()
+    def __init__(self, state: State, resource: str, ring: Ring) -> None:
+        self._state, self._resource, self._ring = state, resource, ring
+        self.at = ring.end
         self.overrun = False
-        self.skip_upto = 0
+        self.on_event: Callable[[], None] | None = None
+        """Called (instead of waking `next`) when something was committed; must not block."""
+        self._wake = asyncio.Event()
 
-    def offer(self, event: Event) -> None:
-        if len(self._events) >= _WAITING_MOST:
+    def offer(self) -> None:
+        if self.on_event is not None:
+            self.on_event()
+        else:
+            self._wake.set()
+
+    def take(self) -> list[Event]:
+        """What has happened since the last call, at most a few hundred; sets `overrun` when the ring went on."""
+        if self.at == self._ring.end:
+            return []
+        found = self._ring.since(self.at, _TAKE)
+        if found is None:
             self.overrun = True
-            self._events.clear()
-        elif event.rev > self.skip_upto:
-            self._events.append(event)
-        self._wake.set()
+            return []
+        self.at += len(found)
+        return found
 
     async def next(self, timeout: float) -> list[Event]:
         """All events that wait, after at most `timeout` seconds; empty on time-out."""
-        if not self._events and not self.overrun:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                return []
+        found = self.take()
+        if found or self.overrun:
+            return found
         self._wake.clear()
-        taken, self._events = self._events, []
-        return taken
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return []
+        return self.take()
 
     def close(self) -> None:
-        self._state.subscriptions[self._resource].discard(self)
+        self._state.subscriptions.get(self._resource, set()).discard(self)
 
 
 class State:
     """The whole cluster's objects by resource (`group/plural`) and (namespace, name)."""
 
-    def __init__(self, path: Path) -> None:
-        self._log = Log(path, self._committed)
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._log = Log(path, self._committed, short=SHORT, **options)
         self._objects: dict[str, dict[Key, Entry]] = {}
+        self._order: dict[str, builtins.list[Key]] = {}
         self._pending: dict[tuple[str, Key], Entry] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._rings: dict[str, Ring] = {}
         self.subscriptions: dict[str, set[Subscription]] = {}
+        self.changed: dict[str, int] = {}
+        """Version of the last committed change per resource."""
         self.head = 0
         self.next_rev = 1
+        self._start = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
@@ -109,6 +104,7 @@ class State:
         # resourceVersion 0 and 1 mean something special to some clients.
         self.head = max(self.head, 1)
         self.next_rev = self.head + 1
+        self._start = self.head
         for entry in living:
             self._objects.setdefault(entry.resource, {})[entry.namespace, entry.name] = entry
         self._log.start()
@@ -121,17 +117,50 @@ class State:
     def get(self, resource: str, namespace: str, name: str) -> Entry | None:
         return self._objects.get(resource, {}).get((namespace, name))
 
-    def list(self, resource: str, namespace: str | None = None) -> list[Entry]:
-        """Entries in key order; O(n log n) of the resource."""
-        held = self._objects.get(resource, {})
-        return [held[k] for k in sorted(held) if namespace is None or k[0] == namespace]
+    def list(self, resource: str, namespace: str | None = None) -> builtins.list[Entry]:
+        """Entries in key order; O(n), after a creation or deletion O(n log n)."""
+        held = self._objects.get(resource)
+        if not held:
+            return []
+        order = self._order.get(resource)
+        if order is None:
+            order = self._order[resource] = sorted(held)
+        return [held[k] for k in order if namespace is None or k[0] == namespace]
 
     def entries(self, resource: str) -> Iterable[Entry]:
         return self._objects.get(resource, {}).values()
 
+    async def list_at(
+        self, resource: str, rev: int, namespace: str | None = None, *, after: Key = ("", ""), limit: int = -1
+    ) -> builtins.list[Entry]:
+        """Entries as they were at version `rev`, in key order after `after`; Gone when compacted.
+
+        From memory when nothing has changed since, else one read of the log in a thread.
+        """
+        if rev >= self.changed.get(resource, self._start):
+            found = [e for e in self.list(resource, namespace) if (e.namespace, e.name) > after]
+            return found if limit < 0 else found[:limit]
+        self._check(resource, rev)
+
+        def read() -> builtins.list[Entry]:
+            db = self._log.read()
+            try:
+                return sql.state_at(db, resource, rev, namespace, after, limit)
+            finally:
+                db.close()
+
+        rows = await asyncio.to_thread(read)
+        self._check(resource, rev)
+        return rows
+
+    def _check(self, resource: str, rev: int) -> None:
+        if rev < self._log.floor(resource):
+            raise Gone(f"version {rev} is older than {self._log.floor(resource)}")
+
     @property
     def compacted(self) -> int:
-        return self._log.compacted
+        """The oldest version at which every resource can still be read."""
+        return max(self._log.floors.values(), default=0)
 
     # Writes.
 
@@ -151,14 +180,13 @@ class State:
         """
         before = self.latest(resource, namespace, name)
         rev = self.next_rev
-        self.next_rev += 1
         body = obj if obj is not None else last
         assert body is not None
         body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(rev)}}
+        value = msgspec.json.encode(body)
+        self.next_rev += 1
         action = DELETED if obj is None else UPDATED if before is not None else CREATED
-        entry = Entry(
-            rev, resource, namespace, name, action, before.rev if before else 0, msgspec.json.encode(body)
-        )
+        entry = Entry(rev, resource, namespace, name, action, before.rev if before else 0, value)
         self._pending[resource, (namespace, name)] = entry
         assert self._loop is not None
         waiter = self._loop.create_future()
@@ -167,52 +195,81 @@ class State:
         await asyncio.shield(waiter)
         return body
 
-    def _committed(self, entries: list[Entry], error: Exception | None) -> None:
+    def _committed(self, entries: builtins.list[Entry], error: Exception | None) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._apply, entries, error)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._apply, entries, error)
 
-    def _apply(self, entries: list[Entry], error: Exception | None) -> None:
+    def _apply(self, entries: builtins.list[Entry], error: Exception | None) -> None:
+        touched: set[str] = set()
+        waiters = []
         for entry in entries:
             key = entry.namespace, entry.name
             waiter = self._waiting.pop(entry.rev)
             if self._pending.get((entry.resource, key)) is entry:
                 del self._pending[entry.resource, key]
             if error is not None:
+                # Retrieved here: the caller may be gone, and then nobody else would look at it.
                 waiter.set_exception(StoreFailed(str(error)))
+                waiter.exception()
                 continue
-            held = self._objects.setdefault(entry.resource, {})
-            old = held.get(key)
-            if entry.action == DELETED:
-                held.pop(key, None)
-            else:
-                held[key] = entry
-            self.head = entry.rev
-            watchers = self.subscriptions.get(entry.resource)
-            if watchers:
-                event = Event(entry.rev, entry.action, entry.value, old.value if old else None)
-                for one in watchers:
-                    one.offer(event)
-            if not waiter.cancelled():
+            self._show(entry, key)
+            touched.add(entry.resource)
+            waiters.append(waiter)
+        for resource in touched:
+            for one in tuple(self.subscriptions.get(resource, ())):
+                one.offer()
+        for waiter in waiters:
+            if not waiter.done():
                 waiter.set_result(None)
+
+    def _show(self, entry: Entry, key: Key) -> None:
+        held = self._objects.setdefault(entry.resource, {})
+        old = held.get(key)
+        if entry.action == DELETED:
+            held.pop(key, None)
+        else:
+            held[key] = entry
+        if old is None or entry.action == DELETED:
+            self._order.pop(entry.resource, None)
+        ring = self._ring(entry.resource)
+        self.head = entry.rev
+        self.changed[entry.resource] = entry.rev
+        ring.push(Event(entry.rev, entry.action, entry.value, old.value if old else None))
 
     # Watches.
 
-    async def subscribe(self, resource: str, after: int) -> tuple[list[Event], Subscription]:
+    def _ring(self, resource: str) -> Ring:
+        ring = self._rings.get(resource)
+        if ring is None:
+            # Nothing of this resource was committed since the start, so the start is as far as memory goes.
+            ring = self._rings[resource] = Ring(self._start)
+        return ring
+
+    async def subscribe(self, resource: str, after: int) -> tuple[builtins.list[Event], Subscription]:
         """Events after version `after` that already happened, and a subscription to those that follow.
 
-        Raises Gone when `after` is older than the compaction. O(events of this resource since then).
+        From the ring when it reaches back that far, else from the log. Raises Gone when `after` is older
+        than the compaction. O(events of this resource since then).
         """
-        if after < self._log.compacted:
-            raise Gone(f"version {after} is older than {self._log.compacted}")
         live = self.listen(resource)
-        if after >= self.head:
-            live.skip_upto = after
+        position = live._ring.position(after)
+        if position is not None:
+            live.at = position
             return [], live
-        live.skip_upto = upto = self.head
+        upto = self.head
         try:
-            rows = await asyncio.to_thread(self._log.history, resource, after, upto)
-            if after < self._log.compacted:
-                raise Gone(f"version {after} is older than {self._log.compacted}")
+            self._check(resource, after)
+
+            def read() -> builtins.list[tuple[Entry, bytes | None]]:
+                db = self._log.read()
+                try:
+                    return sql.changes(db, resource, after, upto)
+                finally:
+                    db.close()
+
+            rows = await asyncio.to_thread(read)
+            self._check(resource, after)
             return [Event(e.rev, e.action, e.value, old) for e, old in rows], live
         except BaseException:
             live.close()
@@ -220,22 +277,29 @@ class State:
 
     def listen(self, resource: str) -> Subscription:
         """Events of `resource` committed from now on."""
-        live = Subscription(self, resource)
+        live = Subscription(self, resource, self._ring(resource))
         self.subscriptions.setdefault(resource, set()).add(live)
         return live
 
     def dump(self) -> JSON:
-        """What is held: objects, bytes and watchers per resource."""
+        """What is held: objects, bytes, recent events and watchers per resource."""
+        names = sorted({*self._objects, *self._rings, *self.subscriptions})
+        empty: dict[Key, Entry] = {}
         return {
             "head": self.head,
-            "compacted": self._log.compacted,
             "commits": self._log.commits,
+            "compacted_rows": self._log.dropped,
+            "file_bytes": self._log.size(),
+            "in_flight": len(self._waiting),
             "resources": {
                 name: {
-                    "objects": len(held),
-                    "bytes": sum(len(e.value) for e in held.values()),
+                    "objects": len(self._objects.get(name, empty)),
+                    "bytes": sum(len(e.value) for e in self._objects.get(name, empty).values()),
+                    "recent_events": len(self._rings[name]) if name in self._rings else 0,
+                    "recent_bytes": self._rings[name].bytes if name in self._rings else 0,
                     "watchers": len(self.subscriptions.get(name, ())),
+                    "floor": self._log.floor(name),
                 }
-                for name, held in sorted(self._objects.items())
+                for name in names
             },
         }
