@@ -88,7 +88,7 @@ async def test_watchers_resume_over_a_restart_with_no_gap_and_no_duplicate(tmp_p
     assert [e.rev for e in past] == [*revs[5:], revs[9] + 1]
     assert past[-1].action == DELETED and past[-1].old is not None
     assert await drain(live, 1) == [(int(more["metadata"]["resourceVersion"]), CREATED)]
-    assert [e.name for e in second.list(PODS)] == ["later", *(f"p{n}" for n in range(10) if n != 3)]
+    assert [e.name for e in second.all(PODS)] == ["later", *(f"p{n}" for n in range(10) if n != 3)]
     second.close()
 
 
@@ -109,7 +109,7 @@ async def test_compacted_versions_are_gone_and_later_ones_are_whole(state: State
             await state.write(PODS, "a", name, None, last=pod(name, n))
         else:
             await state.write(PODS, "a", name, pod(name, n))
-        seen[state.head] = [f"{e.name}@{e.rev}" for e in state.list(PODS)]
+        seen[state.head] = [f"{e.name}@{e.rev}" for e in state.all(PODS)]
     floor = state._log.floor(PODS)
     assert floor > 50, "history is bounded"
     with pytest.raises(Gone):
@@ -199,5 +199,5 @@ async def test_replaying_the_log_gives_the_state(steps: list[tuple[str, bool]], 
             else:
                 assert (event.action == CREATED) == (name not in view)
                 view[name] = event.rev
-        assert view == {e.name: e.rev for e in state.list(PODS)}
+        assert view == {e.name: e.rev for e in state.all(PODS)}
         state.close()

@@ -8,7 +8,6 @@ a list of unchanged objects costs no parsing, an event is encoded once for all w
 from __future__ import annotations
 
 import asyncio
-import builtins
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ class State:
     def __init__(self, path: Path, **options: Any) -> None:
         self._log = Log(path, self._committed, short=SHORT, **options)
         self._objects: dict[str, dict[Key, Entry]] = {}
-        self._order: dict[str, builtins.list[Key]] = {}
+        self._order: dict[str, list[Key]] = {}
         self._pending: dict[tuple[str, Key], Entry] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._rings: dict[str, Ring] = {}
@@ -117,7 +116,7 @@ class State:
     def get(self, resource: str, namespace: str, name: str) -> Entry | None:
         return self._objects.get(resource, {}).get((namespace, name))
 
-    def list(self, resource: str, namespace: str | None = None) -> builtins.list[Entry]:
+    def all(self, resource: str, namespace: str | None = None) -> list[Entry]:
         """Entries in key order; O(n), after a creation or deletion O(n log n)."""
         held = self._objects.get(resource)
         if not held:
@@ -132,17 +131,17 @@ class State:
 
     async def list_at(
         self, resource: str, rev: int, namespace: str | None = None, *, after: Key = ("", ""), limit: int = -1
-    ) -> builtins.list[Entry]:
+    ) -> list[Entry]:
         """Entries as they were at version `rev`, in key order after `after`; Gone when compacted.
 
         From memory when nothing has changed since, else one read of the log in a thread.
         """
         if rev >= self.changed.get(resource, self._start):
-            found = [e for e in self.list(resource, namespace) if (e.namespace, e.name) > after]
+            found = [e for e in self.all(resource, namespace) if (e.namespace, e.name) > after]
             return found if limit < 0 else found[:limit]
         self._check(resource, rev)
 
-        def read() -> builtins.list[Entry]:
+        def read() -> list[Entry]:
             db = self._log.read()
             try:
                 return sql.state_at(db, resource, rev, namespace, after, limit)
@@ -195,12 +194,12 @@ class State:
         await asyncio.shield(waiter)
         return body
 
-    def _committed(self, entries: builtins.list[Entry], error: Exception | None) -> None:
+    def _committed(self, entries: list[Entry], error: Exception | None) -> None:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._apply, entries, error)
 
-    def _apply(self, entries: builtins.list[Entry], error: Exception | None) -> None:
+    def _apply(self, entries: list[Entry], error: Exception | None) -> None:
         touched: set[str] = set()
         waiters = []
         for entry in entries:
@@ -246,7 +245,7 @@ class State:
             ring = self._rings[resource] = Ring(self._start)
         return ring
 
-    async def subscribe(self, resource: str, after: int) -> tuple[builtins.list[Event], Subscription]:
+    async def subscribe(self, resource: str, after: int) -> tuple[list[Event], Subscription]:
         """Events after version `after` that already happened, and a subscription to those that follow.
 
         From the ring when it reaches back that far, else from the log. Raises Gone when `after` is older
@@ -261,7 +260,7 @@ class State:
         try:
             self._check(resource, after)
 
-            def read() -> builtins.list[tuple[Entry, bytes | None]]:
+            def read() -> list[tuple[Entry, bytes | None]]:
                 db = self._log.read()
                 try:
                     return sql.changes(db, resource, after, upto)
