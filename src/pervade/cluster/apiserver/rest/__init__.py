@@ -1,0 +1,1 @@
+"""The Kubernetes API over HTTP: routing, negotiation, verbs, watches, discovery."""
