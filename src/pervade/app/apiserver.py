@@ -1,121 +1,109 @@
-"""Composition root of the API server: store → registry → verbs → HTTP."""
+"""Composition root of the API server: parts → TLS → sockets, on the host and inside the fabric."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
+import gc
 import logging
 import signal
+import ssl
 import sys
 from pathlib import Path
-from typing import Any
 
 from pervade.base import log as logs
-from pervade.cluster.apiserver.kinds.registry import Registry
-from pervade.cluster.apiserver.rest import patching
-from pervade.cluster.apiserver.rest.context import Api, Request
-from pervade.cluster.apiserver.rest.server import Server
-from pervade.cluster.apiserver.rest.status import StatusError
-from pervade.cluster.apiserver.store.state import State
-from pervade.cluster.plan import KUBERNETES_VERSION
+from pervade.cluster import plan as plans
+from pervade.cluster.apiserver.parts import Parts, Settings, assemble
+from pervade.cluster.plan import Plan
 from pervade.wire.http import web
 
 log = logging.getLogger(__name__)
+_STOP_SECONDS = 2.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Everyone:
-    """The caller in the insecure development mode: an administrator."""
-
-    name: str = "system:admin"
-    uid: str = ""
-    groups: tuple[str, ...] = ("system:masters", "system:authenticated")
-    extra: Any = dataclasses.field(default_factory=dict)
-
-
-def version() -> dict[str, str]:
-    """What `/version` says: the level of the API, and in its build metadata whose server this is."""
-    major, minor = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
-    return {
-        "major": major,
-        "minor": minor,
-        "gitVersion": f"{KUBERNETES_VERSION}+pervade",
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": f"cpython-{sys.version_info.major}.{sys.version_info.minor}",
-        "platform": "linux/amd64",
-    }
+def settings_of(plan: Plan) -> Settings:
+    """What a cluster's plan says about its API server."""
+    return Settings(
+        store=plan.state / "apiserver" / "store.db",
+        service_cidr=plan.service_cidr,
+        service_cidr6=plan.service_cidr6,
+        node_ports=range(plan.node_port_first, plan.node_port_last + 1),
+        kubernetes_address=plan.kubernetes_address,
+        dns_address=plan.dns_address,
+        api_address=plan.api_address,
+        server_address=f"{plan.api_address}:6443",
+    )
 
 
-async def _no_apply(_request: Request, _obj: dict[str, Any]) -> dict[str, Any]:
-    raise StatusError(415, "server-side apply is not served")
+def tls(plan: Plan) -> ssl.SSLContext:
+    """TLS 1.2 and up with the cluster's serving certificate; client certificates are asked for, not demanded."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plan.pki / "ca.crt"))
+    context.load_cert_chain(plan.pki / "apiserver.crt", plan.pki / "apiserver.key")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
-def _no_json_patch(_old: dict[str, Any], _patch: Any) -> dict[str, Any]:
-    raise StatusError(415, "JSON patch is not served")
+async def serve(parts: Parts, plan: Plan | None, insecure_port: int | None) -> web.ServerRunner:
+    """Listen; the caller cleans the runner up."""
+    runner = web.ServerRunner(
+        parts.server.connections(), handle_signals=False, shutdown_timeout=_STOP_SECONDS
+    )
+    await runner.setup()
+    if plan is not None:
+        from pervade.host import netns
+
+        context = tls(plan)
+        await web.TCPSite(runner, "127.0.0.1", plan.api_port, ssl_context=context, backlog=1024).start()
+        inner = netns.listen(plan.netns("fabric"), plan.api_address, 6443)
+        await web.SockSite(runner, inner, ssl_context=context, backlog=1024).start()
+    if insecure_port is not None:
+        await web.TCPSite(runner, "127.0.0.1", insecure_port, backlog=1024).start()
+    return runner
 
 
 async def main(options: argparse.Namespace) -> None:
-    state = State(options.state_dir / "apiserver" / "store.db")
-    state.open()
-    registry = Registry()
-    api = Api(
-        state,
-        registry,
-        json_patch=_no_json_patch,
-        strategic_patch=lambda _kind, old, change: patching.merge(old, change),
-        apply=_no_apply,
-    )
-    await bootstrap(state)
-    server = Server(
-        api, authenticate=lambda _http: Everyone(), authorize=lambda _user, _info: None, version=version()
-    )
-    runner = web.AppRunner(
-        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
-    )
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", options.insecure_port).start()
-    log.info("serving", extra={"port": options.insecure_port, "objects": state.head})
+    plan = plans.load(options.plan) if options.plan else None
+    settings = settings_of(plan) if plan else Settings(store=options.state_dir / "apiserver" / "store.db")
+    parts = assemble(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await parts.start()
+    runner = await serve(parts, plan, options.insecure_port)
+    # What start-up made lives as long as the process: collections need not look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "serving",
+        extra={"version": parts.state.head, "port": options.insecure_port or (plan and plan.api_port)},
+    )
     await stop.wait()
+    parts.server.stop()
     await runner.cleanup()
-    state.close()
+    parts.stop()
 
 
-async def bootstrap(state: State) -> None:
-    """The namespaces every cluster has."""
-    from pervade.cluster.apiserver.rest.write import now
-
-    for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
-        if state.get("/namespaces", "", name) is None:
-            meta = {
-                "name": name,
-                "uid": f"00000000-0000-0000-0000-{abs(hash(name)) % 10**12:012d}",
-                "creationTimestamp": now(),
-            }
-            meta_labels = {"labels": {"kubernetes.io/metadata.name": name}}
-            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": meta | meta_labels}
-            await state.write(
-                "/namespaces",
-                "",
-                name,
-                body | {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}},
-            )
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pervade-apiserver", description="A server of the Kubernetes API.")
+    parser.add_argument(
+        "--plan", type=Path, help="plan.json of a cluster: TLS on the host and inside the fabric"
+    )
+    parser.add_argument("--state-dir", type=Path, help="without a plan: where the store is")
+    parser.add_argument(
+        "--insecure-port",
+        type=int,
+        help="plain HTTP on loopback, for development; every caller is an administrator",
+    )
+    return parser
 
 
 if __name__ == "__main__":
     logs.set_up()
-    parser = argparse.ArgumentParser(prog="pervade-apiserver", description="A server of the Kubernetes API.")
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument(
-        "--insecure-port",
-        type=int,
-        required=True,
-        help="plain HTTP on loopback; every caller is an administrator",
-    )
-    asyncio.run(main(parser.parse_args()))
+    # The store's writer thread must not wait long for the interpreter.
+    sys.setswitchinterval(0.001)
+    chosen = arguments().parse_args()
+    if (chosen.plan is None) == (chosen.state_dir is None or chosen.insecure_port is None):
+        arguments().error("either --plan, or --state-dir with --insecure-port")
+    asyncio.run(main(chosen))

@@ -242,6 +242,7 @@ OTHERS = (
         short=("hpa",),
         categories=("all",),
         status=True,
+        storage="autoscaling/v2",
         store="autoscaling/horizontalpodautoscalers",
         strategy=st.UNSERVED,
     ),
@@ -343,6 +344,7 @@ OTHERS = (
         "events",
         "Event",
         short=("ev",),
+        storage="v1",
         store="/events",
         fields=(
             "regarding.kind",

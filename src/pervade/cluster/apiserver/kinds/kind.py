@@ -57,6 +57,8 @@ class Kind(msgspec.Struct, frozen=True):
     fields: tuple[str, ...] = ()
     """Field selectors besides metadata.name and metadata.namespace."""
     store: str = ""
+    storage: str = ""
+    """apiVersion objects are stored in, when it is not the kind's own."""
     strategy: Strategy = Strategy()
     review: bool = False
     custom: Any = None
@@ -65,6 +67,10 @@ class Kind(msgspec.Struct, frozen=True):
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def stored_version(self) -> str:
+        return self.storage or self.api_version
 
     @property
     def table(self) -> str:

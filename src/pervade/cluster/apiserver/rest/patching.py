@@ -1,4 +1,4 @@
-"""PATCH: the four patch types by content type, on objects and their status."""
+"""PATCH: the four patch types by content type, on objects and their subresources."""
 
 from __future__ import annotations
 
@@ -16,28 +16,55 @@ STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 
-async def patch(api: Api, request: Request) -> JSON:
-    """The object after the patch."""
-    kind = request.content_type.split(";")[0].strip().lower()
+async def patch(api: Api, request: Request) -> tuple[JSON, bool]:
+    """The object after the patch, and whether it was created (by apply)."""
+    if media_type(request) == APPLY:
+        return await api.apply(request, codec.read_object(request.body, APPLY))
+    return await write.modify(api, request, change_of(api, request)), False
+
+
+def media_type(request: Request) -> str:
+    return request.content_type.split(";")[0].strip().lower()
+
+
+def change_of(api: Api, request: Request) -> Callable[[JSON], JSON]:
+    """The patch in the body as a function from an object to the patched object; 415 for other types."""
+    kind = media_type(request)
     served = (
-        [JSON_PATCH, MERGE, STRATEGIC, APPLY] if request.kind.custom is None else [JSON_PATCH, MERGE, APPLY]
+        [JSON_PATCH, MERGE, APPLY]
+        if request.kind.custom is not None
+        else [JSON_PATCH, MERGE, STRATEGIC, APPLY]
     )
-    if kind not in served:
+    if kind not in served or kind == APPLY:
         text = f"the body of the request was in an unknown format - accepted media types include: {', '.join(served)}"
         raise StatusError(415, text)
-    if kind == APPLY:
-        return await api.apply(request, codec.read_object(request.body, APPLY))
-    return await write.modify(api, request, _change(api, request, kind, codec.read_json(request.body)))
+    body: Any = codec.read_json(request.body)
 
+    def change(old: JSON) -> JSON:
+        if kind == JSON_PATCH:
+            new = api.json_patch(old, body)
+        elif not isinstance(body, dict):
+            raise bad_request(f"a patch of type {kind} must be an object")
+        elif kind == STRATEGIC:
+            new = api.strategic_patch(request.kind, old, body)
+        else:
+            new = merge(old, body)
+        if not isinstance(new, dict):
+            raise bad_request("the patched value is no object")
+        if not isinstance(new.get("metadata"), dict):
+            raise bad_request("the patch leaves no metadata")
+        identity = (("apiVersion", old["apiVersion"]), ("kind", old["kind"]))
+        for field, value in identity:
+            if new.get(field) != value:
+                raise bad_request(f"the patch must not change {field} ({value})")
+        for field in ("name", "namespace"):
+            if new["metadata"].get(field) != old["metadata"].get(field):
+                raise bad_request(f"the patch must not change metadata.{field}")
+        if request.info.subresource in ("", "status"):
+            api.fields(request.kind, new, request)
+        return new
 
-def _change(api: Api, request: Request, kind: str, body: Any) -> Callable[[JSON], JSON]:
-    if kind == JSON_PATCH:
-        return lambda old: api.json_patch(old, body)
-    if not isinstance(body, dict):
-        raise bad_request(f"a patch of type {kind} must be an object")
-    if kind == STRATEGIC:
-        return lambda old: api.strategic_patch(request.kind, old, body)
-    return lambda old: merge(old, body)
+    return change
 
 
 def merge(target: Any, change: Any) -> Any:

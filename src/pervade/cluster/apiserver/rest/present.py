@@ -1,43 +1,60 @@
-"""Stored objects in the form a caller asked for: version, Table, PartialObjectMetadata. Pure."""
+"""Objects between their stored form and the form a caller asked for: version, Table, PartialObjectMetadata. Pure."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from pervade.cluster.apiserver import tables
+from pervade.cluster.apiserver.kinds import versions
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 
-_META = "meta.k8s.io/v1"
-_decode = msgspec.json.Decoder().decode
+META = "meta.k8s.io/"
+parse: Any = msgspec.json.Decoder().decode
+encode = msgspec.json.Encoder().encode
+
+
+def stored(obj: JSON, kind: Kind) -> JSON:
+    """An object of `kind` in the version it is stored in."""
+    if kind.stored_version == kind.api_version:
+        return obj
+    convert = versions.to_stored(kind.api_version, kind.kind)
+    return convert(obj) if convert else obj | {"apiVersion": kind.stored_version}
+
+
+def shown(obj: JSON, kind: Kind) -> JSON:
+    """A stored object in the version of `kind`; custom resources get the defaults of that version on reading."""
+    if obj.get("apiVersion") != kind.api_version:
+        convert = versions.from_stored(kind.api_version, kind.kind)
+        obj = convert(obj) if convert else obj | {"apiVersion": kind.api_version}
+    return obj
 
 
 def decoded(value: bytes, kind: Kind) -> JSON:
     """The object of a stored value in the version of `kind`."""
-    found: JSON = _decode(value)
-    if found.get("apiVersion") != kind.api_version:
-        found = convert(found, kind)
-    return found
+    return shown(parse(value), kind)
 
 
-def convert(obj: JSON, kind: Kind) -> JSON:
-    """`obj` as the version of `kind`: events and HPAs have two shapes, custom resources change only apiVersion."""
-    if kind.table == "/events":
-        from pervade.cluster.apiserver.kinds import events
+def in_version(value: bytes, kind: Kind) -> bytes:
+    """A stored value as the version of `kind`; re-encoded only when it is stored in another one."""
+    if kind.stored_version == kind.api_version and kind.custom is None:
+        return value
+    if value.startswith(b'{"apiVersion":"' + kind.api_version.encode() + b'"'):
+        return value
+    return encode(decoded(value, kind))
 
-        return events.convert(obj, kind.api_version)
-    return obj | {"apiVersion": kind.api_version}
 
-
-def partial(obj: JSON) -> JSON:
+def partial(obj: JSON, version: str = "v1") -> JSON:
     """PartialObjectMetadata of an object."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": obj["metadata"]}
+    return {"kind": "PartialObjectMetadata", "apiVersion": META + version, "metadata": obj["metadata"]}
 
 
 def listing(
     kind: Kind, items: list[Any], version: str, *, token: str = "", remaining: int | None = None
 ) -> JSON:
-    """A list object; items carry their own kind only where upstream does (not)."""
+    """A list object."""
     meta: JSON = {"resourceVersion": version}
     if token:
         meta["continue"] = token
@@ -47,13 +64,23 @@ def listing(
 
 
 def table(
-    kind: Kind, objects: list[JSON], meta: JSON, *, include: str = "Metadata", columns: bool = True
+    kind: Kind,
+    objects: list[JSON],
+    meta: JSON,
+    *,
+    include: str = "Metadata",
+    version: str = "v1",
+    columns: bool = True,
 ) -> JSON:
-    """`objects` as a meta.k8s.io/v1 Table."""
-    from pervade.cluster.apiserver import tables
-
-    made = tables.table(kind, objects, include_object=include)
+    """`objects` as a meta.k8s.io Table; `columns` False leaves the definitions out (later events of a watch)."""
+    made = tables.table(
+        kind,
+        objects,
+        include_object=include,
+        now=datetime.now(UTC),
+    )
+    made["apiVersion"] = META + version
     made["metadata"] = meta
     if not columns:
-        made["columnDefinitions"] = None
+        made["columnDefinitions"] = []
     return made

@@ -1,11 +1,14 @@
-"""The HTTP rim: from an aiohttp request to a verb and back.
+"""The HTTP rim: from a request to a verb and back.
 
-One catch-all handler; Kubernetes paths are data, not routes. Whatever goes wrong ends as a `Status`,
-a fault of ours as 500 with an id that the log explains, never as a stack trace.
+One handler; Kubernetes paths are data, not routes. Whatever goes wrong ends as a `Status`, a fault of
+ours as 500 with an id that the log explains, never as a stack trace. Bodies, requests and idle
+connections are bounded in size and time.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import secrets
 import time
@@ -14,20 +17,23 @@ from typing import Any
 
 import msgspec
 
-from pervade.cluster.apiserver.kinds.kind import JSON, Kind
+from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.rest import (
+    answer,
     codec,
-    discovery,
+    delete,
     info,
     negotiate,
     patching,
     present,
     read,
-    scale,
     status,
+    subresources,
     write,
 )
 from pervade.cluster.apiserver.rest.context import Api, Request
+from pervade.cluster.apiserver.rest.metrics import Metrics
+from pervade.cluster.apiserver.rest.plain import Plain
 from pervade.cluster.apiserver.rest.status import StatusError, bad_request
 from pervade.cluster.apiserver.rest.watching import Watch
 from pervade.cluster.apiserver.store.state import StoreFailed
@@ -35,345 +41,336 @@ from pervade.wire.http import web
 
 log = logging.getLogger(__name__)
 BODY_MOST = 3 * 1024 * 1024
-_JSON = "application/json"
-Plain = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Authenticate = Callable[[web.Request], Any]
-Authorize = Callable[[Any, info.Info], str | None]
-Connect = Callable[[web.Request, Request, JSON], Awaitable[web.StreamResponse]]
+REQUEST_SECONDS = 60.0
+SILENT_SECONDS = 30.0
+_MOST_AT_ONCE = {"mutating": 400, "readOnly": 800}
+_READS = ("get", "list", "watch")
+_STREAMS = frozenset({"exec", "attach", "portforward", "proxy", "log"})
+_VALIDATIONS = ("Strict", "Warn", "Ignore")
+Authenticate = Callable[[web.BaseRequest], Any]
+Authorize = Callable[[Any, info.Info], Any]
+Connect = Callable[[web.BaseRequest, Request, JSON], Awaitable[web.StreamResponse]]
 
 
 class Server:
     """Answers requests with the parts it is given.
 
     `authenticate(request)` gives the user (StatusError 401); `authorize(user, info)` gives None or the reason
-    for 403; `connect[(table, subresource)]` serves streams (exec, log, proxy …) of an object; `plain[path]`
-    serves what is no resource.
+    for 403 (either may be a coroutine); `connect[(table, subresource)]` serves streams (exec, log, proxy …) of
+    an object; `plain` serves what is no resource.
     """
 
     def __init__(
         self,
         api: Api,
+        plain: Plain,
         *,
         authenticate: Authenticate,
         authorize: Authorize,
         connect: dict[tuple[str, str], Connect] | None = None,
-        plain: dict[str, Plain] | None = None,
-        version: JSON,
-        address: str = "",
+        metrics: Metrics,
     ) -> None:
-        self.api, self.authenticate, self.authorize = api, authenticate, authorize
-        self.connect, self.plain = connect or {}, plain or {}
-        self.version, self.address = version, address
-        self.requests: dict[tuple[str, str, int], int] = {}
+        self.api, self.plain, self.metrics = api, plain, metrics
+        self.authenticate, self.authorize, self.connect = authenticate, authorize, connect or {}
+        self.watches: set[Watch] = set()
+        self.stopping = False
+        self.silent: dict[Any, asyncio.TimerHandle] = {}
+        """Connections that have asked nothing yet, and when they are closed."""
 
-    def application(self) -> web.Application:
-        app = web.Application(client_max_size=BODY_MOST)
-        app.router.add_route("*", "/{tail:.*}", self.handle)
-        return app
+    def connections(self) -> _Connections:
+        """The connection factory for a `web.ServerRunner`."""
+        return _Connections(self)
 
-    async def handle(self, http: web.Request) -> web.StreamResponse:
+    def heard(self, connection: Any) -> None:
+        """A connection has asked something, or is gone."""
+        if late := self.silent.pop(connection, None):
+            late.cancel()
+
+    def stop(self) -> None:
+        """End all watches cleanly; their owners come back to whoever serves next."""
+        self.stopping = True
+        for watch in tuple(self.watches):
+            watch.end()
+
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        self.heard(http.protocol)
         begin = time.perf_counter()
         said = info.parse(http.method, http.path, http.query)
+        group = "watch" if said.verb == "watch" else "readOnly" if said.verb in _READS else "mutating"
+        flying = self.metrics.inflight
+        flying[group] += 1
+        response: web.StreamResponse | None = None
         try:
-            response = await self._handle(http, said)
+            if flying[group] > _MOST_AT_ONCE.get(group, 1 << 30):
+                text = "Too many requests, please try again later."
+                response = answer.refusal(StatusError(429, text, details={"retryAfterSeconds": 1}))
+            else:
+                response = await self._answer(http, said)
+            if (
+                isinstance(response, web.Response)
+                and response.content_length
+                and response.content_length > 65536
+            ):
+                # A large answer is sent here, under a deadline, so that a reader that stalls cannot keep it.
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await response.prepare(http)
+                    await response.write_eof()
+            return response
+        except TimeoutError:
+            if http.transport is not None:
+                http.transport.abort()
+            raise
+        finally:
+            flying[group] -= 1
+            code = response.status if response is not None else 499
+            name = f"{said.resource}/{said.subresource}" if said.subresource else said.resource
+            verb = "connect" if said.subresource in _STREAMS else said.verb
+            known = code != 404 or self.api.registry.find(said.group, said.version, said.resource) is not None
+            self.metrics.observe(
+                verb, said.group if known else "", name if known else "", code, time.perf_counter() - begin
+            )
+
+    async def _answer(self, http: web.BaseRequest, said: info.Info) -> web.StreamResponse:
+        try:
+            return await self._handle(http, said)
         except StatusError as error:
-            response = self._refusal(error)
+            return answer.refusal(error)
         except negotiate.NotAcceptable:
             served = ", ".join(negotiate.SUPPORTED)
-            text = f"only the following media types are accepted: {served}"
-            response = self._refusal(StatusError(406, text))
+            return answer.refusal(StatusError(406, f"only the following media types are accepted: {served}"))
         except web.HTTPRequestEntityTooLarge:
-            response = self._refusal(StatusError(413, f"the request is larger than {BODY_MOST} bytes"))
+            text = f"Request entity too large: limit is {BODY_MOST}"
+            return _closing(answer.refusal(StatusError(413, text)))
         except StoreFailed as error:
-            response = self._refusal(
-                StatusError(500, f"the store refused the write: {error}; nothing was changed")
-            )
-        except (ConnectionError, TimeoutError) as error:
+            text = f"the store refused the write: {error}; nothing was changed"
+            return answer.refusal(StatusError(500, text))
+        except ConnectionError as error:
             log.debug("client went away", extra={"path": http.path, "error": str(error)})
             raise
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("a request failed", extra={"id": mark, "method": http.method, "path": http.path})
-            response = self._refusal(
-                StatusError(500, f"Internal error occurred: see the API server's log for {mark}")
-            )
-        key = said.verb, said.resource or "-", response.status
-        self.requests[key] = self.requests.get(key, 0) + 1
-        if log.isEnabledFor(logging.DEBUG):
-            ms = round((time.perf_counter() - begin) * 1000, 1)
-            log.debug(
-                "request",
-                extra={"verb": said.verb, "path": http.path_qs, "status": response.status, "ms": ms},
-            )
-        return response
+            text = f"Internal error occurred: see the API server's log for {mark}"
+            return answer.refusal(StatusError(500, text))
 
-    def _refusal(self, error: StatusError) -> web.Response:
-        headers = {}
-        if error.code == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        if retry := (error.details or {}).get("retryAfterSeconds"):
-            headers["Retry-After"] = str(retry)
-        return web.Response(
-            status=error.code, body=msgspec.json.encode(error.body()), content_type=_JSON, headers=headers
-        )
-
-    async def _handle(self, http: web.Request, said: info.Info) -> web.StreamResponse:
+    async def _handle(self, http: web.BaseRequest, said: info.Info) -> web.StreamResponse:
         user = self.authenticate(http)
+        if inspect.isawaitable(user):
+            user = await user
         why = self.authorize(user, said)
+        if inspect.isawaitable(why):
+            why = await why
         if why is not None:
-            raise self._forbidden(user, said, why)
+            raise _forbidden(user, said, why)
         if not said.resource:
-            return await self._not_a_resource(http, said)
+            return await self.plain.serve(http, said.path)
         kind = self.api.registry.find(said.group, said.version, said.resource)
         if kind is None:
-            return self._unknown(said)
+            if said.group and said.group not in self.api.registry.groups():
+                return web.Response(status=404, text="404 page not found\n")
+            raise _nowhere()
         if not kind.namespaced:
             # Authorization sees /namespaces/NAME as inside NAME; the store keeps it at the cluster's scope.
             said = msgspec.structs.replace(said, namespace="")
-        body = await http.read() if http.can_read_body and said.subresource not in _STREAMS else b""
+        elif said.name and not said.namespace:
+            raise _nowhere()
         request = Request(
             info=said,
             kind=kind,
             query=http.query,
             user=user,
-            body=body,
             content_type=http.headers.get("Content-Type", ""),
             user_agent=http.headers.get("User-Agent", ""),
         )
-        if kind.namespaced and said.name and not said.namespace:
-            raise StatusError(404, "the server could not find the requested resource")
-        if (field := request.query.get("fieldValidation")) not in (None, "Strict", "Warn", "Ignore"):
-            raise StatusError(
-                422,
-                f'fieldValidation: Unsupported value: "{field}": supported values: "Ignore", "Strict", "Warn"',
+        if http.can_read_body and said.subresource not in _STREAMS:
+            request.body = await _read(http)
+        if (field := request.query.get("fieldValidation")) and field not in _VALIDATIONS:
+            text = (
+                f'fieldValidation: Unsupported value: "{field}": supported values: "Ignore", "Strict", "Warn"'
             )
-        response = await self._resource(http, request)
-        for name, value in status.warnings(request.warnings):
-            response.headers.add(name, value)
+            raise StatusError(422, text)
+        if (dry := request.query.get("dryRun")) and dry != "All":
+            raise StatusError(422, f'dryRun: Unsupported value: "{dry}": supported values: "All"')
+        if said.verb == "watch":
+            return await self._watch(http, request)
+        if said.subresource in _STREAMS:
+            response = await self._resource(http, request)
+        else:
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    response = await self._resource(http, request)
+            except TimeoutError:
+                text = "Timeout: request did not complete within the allotted timeout"
+                raise StatusError(504, text) from None
+        if request.warnings and not response.prepared:
+            for name, value in status.warnings(dict.fromkeys(request.warnings)):
+                response.headers.add(name, value)
         return response
 
-    def _forbidden(self, user: Any, said: info.Info, why: str) -> StatusError:
-        if not said.resource:
-            return StatusError(403, f'forbidden: User "{user.name}" cannot {said.verb} path "{said.path}"')
-        what = f"{said.resource}/{said.subresource}" if said.subresource else said.resource
-        where = f' in the namespace "{said.namespace}"' if said.namespace else " at the cluster scope"
-        group = f"{said.resource}.{said.group}" if said.group else said.resource
-        name = f' "{said.name}"' if said.name else ""
-        text = (
-            f'{group}{name} is forbidden: User "{user.name}" cannot {said.verb} resource "{what}"'
-            f' in API group "{said.group}"{where}{": " + why if why else ""}'
-        )
-        details = {"name": said.name, "group": said.group, "kind": said.resource}
-        return StatusError(403, text, details={k: v for k, v in details.items() if v})
-
-    def _unknown(self, said: info.Info) -> web.StreamResponse:
-        if said.group and said.group not in self.api.registry.groups():
-            return web.Response(status=404, text="404 page not found\n")
-        raise StatusError(404, "the server could not find the requested resource", details={})
-
-    async def _resource(self, http: web.Request, request: Request) -> web.StreamResponse:
-        kind, said = request.kind, request.info
-        key = kind.table, said.subresource
-        if said.subresource and key in self.connect:
-            entry = self.api.state.get(kind.table, said.namespace, said.name)
-            if entry is None:
-                raise status.not_found(kind, said.name)
-            return await self.connect[key](http, request, present.decoded(entry.value, kind))
+    async def _resource(self, http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        api, kind, said = self.api, request.kind, request.info
         if said.subresource:
             return await self._subresource(http, request)
         if said.verb not in kind.verbs:
             raise StatusError(405, "the server does not allow this method on the requested resource")
+        form = answer.asked(http)
         match said.verb:
-            case "watch":
-                return await self._watch(http, request)
             case "list":
-                return await self._list(http, request)
+                return answer.listed(request, form, await read.page(api, request))
             case "get":
-                return self._object(http, request, read.get(self.api, request))
+                return answer.single(request, form, read.get(api, request))
+            case "create" if kind.review:
+                made = await api.reviews[kind.plural](request, _object(request))
+                return answer.body(made, form, code=201)
             case "create":
-                return await self._create(http, request)
-            case "update":
-                made = await write.update(self.api, request, self._body(request))
-                return self._object(http, request, msgspec.json.encode(made))
-            case "patch":
-                made = await patching.patch(self.api, request)
-                return self._object(http, request, msgspec.json.encode(made))
+                made = await write.create(api, request, _object(request))
+                return answer.single(request, form, msgspec.json.encode(made), code=201)
+            case "update" | "patch":
+                return await self._changed(request, form)
             case "delete":
-                options = self._options(request)
-                made, gone = await write.delete(self.api, request, options)
-                del gone
-                return web.Response(body=msgspec.json.encode(made), content_type=_JSON)
+                options = delete.options_of(request)
+                made, _gone = await delete.delete(api, request, options)
+                return answer.body(made, form)
             case "deletecollection":
-                return await self._delete_collection(request)
+                return answer.body(await delete.collection(api, request, delete.options_of(request)), form)
         raise StatusError(405, "the server does not allow this method on the requested resource")
 
-    async def _subresource(self, http: web.Request, request: Request) -> web.StreamResponse:
-        kind, said = request.kind, request.info
-        if said.subresource == "scale" and kind.scale:
-            return web.Response(
-                body=msgspec.json.encode(await scale.serve(self.api, request)), content_type=_JSON
+    async def _changed(self, request: Request, form: negotiate.Format) -> web.Response:
+        if request.info.verb == "update":
+            made, new = await write.update(self.api, request, _object(request)), False
+        else:
+            made, new = await patching.patch(self.api, request)
+        return answer.single(request, form, msgspec.json.encode(made), code=201 if new else 200)
+
+    async def _subresource(self, http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        api, kind, said = self.api, request.kind, request.info
+        known = {s[0] for s in kind.subresources} | ({"status"} if kind.status else set())
+        known |= {"scale"} if kind.scale else set()
+        if said.subresource not in known:
+            raise _nowhere()
+        stream = self.connect.get((kind.table, said.subresource))
+        if stream is not None:
+            entry = api.state.get(kind.table, said.namespace, said.name)
+            if entry is None:
+                raise status.not_found(kind, said.name)
+            return await stream(http, request, present.decoded(entry.value, kind))
+        form = answer.asked(http)
+        review = api.reviews.get(f"{kind.plural}/{said.subresource}")
+        if review is not None and said.verb == "create":
+            return answer.body(await review(request, _object(request)), form, code=201)
+        if said.subresource in subresources.SERVED:
+            code, made = await subresources.handle(api, request, http.method)
+            return answer.body(made, form, code=code)
+        if said.subresource == "status":
+            if said.verb == "get":
+                return answer.single(request, form, read.get(api, request))
+            if said.verb in ("update", "patch"):
+                return await self._changed(request, form)
+        if said.subresource in _STREAMS:
+            raise StatusError(
+                501, f"{said.subresource} is not served by this server", reason="NotImplemented"
             )
-        name = f"{kind.table.lstrip('/')}/{said.subresource}"
-        if name in self.api.reviews and said.verb == "create":
-            made = await self.api.reviews[name](request, self._body(request))
-            return web.Response(status=201, body=msgspec.json.encode(made), content_type=_JSON)
-        known = said.subresource == "status" and kind.status
-        known = known or said.subresource in [s[0] for s in kind.subresources]
-        if not known:
-            raise StatusError(404, "the server could not find the requested resource")
-        match said.verb:
-            case "get":
-                return self._object(http, request, read.get(self.api, request))
-            case "update":
-                made = await write.update(self.api, request, self._body(request))
-                return self._object(http, request, msgspec.json.encode(made))
-            case "patch":
-                made = await patching.patch(self.api, request)
-                return self._object(http, request, msgspec.json.encode(made))
         raise StatusError(405, "the server does not allow this method on the requested resource")
 
-    def _body(self, request: Request) -> JSON:
-        if not request.body:
-            raise bad_request("the request needs a body")
-        return codec.read_object(request.body, request.content_type)
-
-    def _options(self, request: Request) -> JSON:
-        body = codec.read_object(request.body, request.content_type) if request.body else {}
-        options = write.options_of(body)
-        for name in ("propagationPolicy", "gracePeriodSeconds"):
-            if name in request.query:
-                value = request.query[name]
-                options[name] = int(value) if name.startswith("grace") and value.isdigit() else value
-        return options
-
-    async def _create(self, http: web.Request, request: Request) -> web.StreamResponse:
-        if request.kind.review:
-            made = await self.api.reviews[request.kind.plural](request, self._body(request))
-            return web.Response(status=201, body=msgspec.json.encode(made), content_type=_JSON)
-        made = await write.create(self.api, request, self._body(request))
-        return self._object(http, request, msgspec.json.encode(made), code=201)
-
-    def _object(self, http: web.Request, request: Request, value: bytes, code: int = 200) -> web.Response:
-        asked = negotiate.choose(http.headers.get("Accept", ""))
-        if asked.kind == "json" or (asked.kind == "partial-list"):
-            return web.Response(status=code, body=value, content_type=_JSON)
-        obj = msgspec.json.decode(value)
-        if asked.kind == "table":
-            meta = {"resourceVersion": obj["metadata"]["resourceVersion"]}
-            shown = present.table(
-                request.kind, [obj], meta, include=request.query.get("includeObject", "Metadata")
-            )
-        else:
-            shown = present.partial(obj)
-        return web.Response(status=code, body=msgspec.json.encode(shown), content_type=_JSON)
-
-    async def _list(self, http: web.Request, request: Request) -> web.StreamResponse:
-        asked = negotiate.choose(http.headers.get("Accept", ""))
-        found = read.page(self.api, request)
-        kind: Kind = request.kind
-        if asked.kind == "json":
-            return web.Response(body=read.list_body(kind, found), content_type=_JSON)
-        objects = [msgspec.json.decode(v) for v in found.values]
-        shell = present.listing(kind, [], str(found.version), token=found.token, remaining=found.remaining)
-        if asked.kind == "table":
-            include = request.query.get("includeObject", "Metadata")
-            shown = present.table(kind, objects, shell["metadata"], include=include)
-        else:
-            shown = {
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": shell["metadata"],
-                "items": [present.partial(o) for o in objects],
-            }
-        return web.Response(body=msgspec.json.encode(shown), content_type=_JSON)
-
-    async def _watch(self, http: web.Request, request: Request) -> web.StreamResponse:
-        asked = negotiate.choose(http.headers.get("Accept", ""))
-        form = {"table": "table", "partial": "partial", "partial-list": "partial"}.get(asked.kind, "json")
-        watch = Watch(self.api, request, form, request.query.get("includeObject", "Metadata"))
-        response = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache"})
+    async def _watch(self, http: web.BaseRequest, request: Request) -> web.StreamResponse:
+        kind = request.kind
+        if request.info.subresource or "watch" not in kind.verbs:
+            raise StatusError(405, "the server does not allow this method on the requested resource")
+        if self.stopping:
+            raise StatusError(503, "the server is stopping", details={"retryAfterSeconds": 1})
+        watch = Watch(self.api, request, answer.asked(http))
+        response = web.StreamResponse(
+            headers={"Content-Type": answer.JSON_TYPE, "Cache-Control": "no-cache, private"}
+        )
         await response.prepare(http)
-        async for line in watch.lines():
-            await response.write(line)
-        await response.write_eof()
+        # Headers go out at once: a client may wait for them before it does anything else.
+        await response.write(b"")
+        self.watches.add(watch)
+        try:
+            async for lines in watch.lines():
+                await _send(http, response, lines)
+            await response.write_eof()
+        finally:
+            self.watches.discard(watch)
         return response
 
-    async def _delete_collection(self, request: Request) -> web.StreamResponse:
-        options = self._options(request)
-        found = read.page(self.api, request)
-        out: list[Any] = []
-        for value in found.values:
-            obj = msgspec.json.decode(value)
-            meta = obj["metadata"]
-            place = {"name": meta["name"], "namespace": meta.get("namespace", ""), "verb": "delete"}
-            one = Request(
-                msgspec.structs.replace(request.info, **place), request.kind, request.query, request.user
-            )
-            try:
-                await write.delete(self.api, one, options)
-            except StatusError as error:
-                if error.code != 404:
-                    raise
-                continue
-            out.append(obj)
-        return web.Response(
-            body=msgspec.json.encode(present.listing(request.kind, out, str(found.version))),
-            content_type=_JSON,
+
+async def _send(http: web.BaseRequest, response: web.StreamResponse, lines: bytes) -> None:
+    """Write, and give up on a reader that takes nothing for a minute."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            await response.write(lines)
+    except TimeoutError:
+        if http.transport is not None:
+            http.transport.abort()
+        raise ConnectionResetError("a watcher read nothing for a minute") from None
+
+
+async def _read(http: web.BaseRequest) -> bytes:
+    """The body, under a deadline; 413 when it is too large."""
+    if (http.content_length or 0) > BODY_MOST:
+        raise web.HTTPRequestEntityTooLarge(max_size=BODY_MOST, actual_size=http.content_length or 0)
+    try:
+        async with asyncio.timeout(SILENT_SECONDS):
+            return await http.read()
+    except TimeoutError:
+        raise StatusError(408, "the body of the request did not arrive in time", reason="Timeout") from None
+
+
+def _object(request: Request) -> JSON:
+    if not request.body:
+        raise bad_request("the request needs a body")
+    return codec.read_object(request.body, request.content_type, request)
+
+
+def _closing(response: web.Response) -> web.Response:
+    response.force_close()
+    return response
+
+
+def _nowhere() -> StatusError:
+    return StatusError(404, "the server could not find the requested resource", details={})
+
+
+def _forbidden(user: Any, said: info.Info, why: str) -> StatusError:
+    if not said.resource:
+        return StatusError(
+            403, f'forbidden: User "{user.name}" cannot {said.verb} path "{said.path}"', details={}
         )
-
-    # What is no resource.
-
-    async def _not_a_resource(self, http: web.Request, said: info.Info) -> web.StreamResponse:
-        path = said.path.rstrip("/") or "/"
-        if path in self.plain:
-            return await self.plain[path](http)
-        if path == "/version":
-            return web.json_response(self.version)
-        if path in ("/healthz", "/livez", "/readyz") or path.startswith(("/healthz/", "/livez/", "/readyz/")):
-            return web.Response(text="ok")
-        if path in ("/api", "/apis"):
-            return self._discovery(http, core=path == "/api")
-        parts = path.strip("/").split("/")
-        if parts[0] == "openapi":
-            return await self.plain["/openapi"](http)
-        found: JSON | None = None
-        if parts[0] == "api" and len(parts) == 2:
-            found = discovery.resource_list(self.api.registry, "", parts[1])
-        elif parts[0] == "apis" and len(parts) == 2 and parts[1] in self.api.registry.groups():
-            found = discovery.group(self.api.registry, parts[1]) | {"kind": "APIGroup", "apiVersion": "v1"}
-        elif parts[0] == "apis" and len(parts) == 3:
-            found = discovery.resource_list(self.api.registry, parts[1], parts[2])
-        elif path == "/":
-            groups = [
-                f"/apis/{g}/{v}" for g in self.api.registry.groups() for v in self.api.registry.versions(g)
-            ]
-            found = {
-                "paths": [
-                    "/api",
-                    "/api/v1",
-                    "/apis",
-                    *groups,
-                    "/healthz",
-                    "/livez",
-                    "/openapi/v3",
-                    "/readyz",
-                    "/version",
-                ]
-            }
-        if found is None:
-            return web.Response(status=404, text="404 page not found\n")
-        return web.json_response(found)
-
-    def _discovery(self, http: web.Request, *, core: bool) -> web.Response:
-        version = negotiate.wants_aggregated(http.headers.get("Accept", ""))
-        if version is None:
-            found = discovery.api_versions(self.address) if core else discovery.group_list(self.api.registry)
-            return web.json_response(found)
-        shown = discovery.aggregated(self.api.registry, core=core) | {
-            "apiVersion": f"apidiscovery.k8s.io/{version}"
-        }
-        content = discovery.AGGREGATED.replace("v=v2;", f"v={version};")
-        return web.Response(body=msgspec.json.encode(shown), headers={"Content-Type": content})
+    what = f"{said.resource}/{said.subresource}" if said.subresource else said.resource
+    where = f' in the namespace "{said.namespace}"' if said.namespace else " at the cluster scope"
+    group = f"{said.resource}.{said.group}" if said.group else said.resource
+    name = f' "{said.name}"' if said.name else ""
+    text = (
+        f'{group}{name} is forbidden: User "{user.name}" cannot {said.verb} resource "{what}"'
+        f' in API group "{said.group}"{where}{": " + why if why else ""}'
+    )
+    details = {"name": said.name, "group": said.group, "kind": said.resource}
+    return StatusError(403, text, details={k: v for k, v in details.items() if v})
 
 
-_STREAMS = ("exec", "attach", "portforward", "proxy", "log")
+class _Connections(web.Server):
+    """aiohttp's connection factory with our limits: body size, and connections that never ask anything."""
+
+    def __init__(self, server: Server) -> None:
+        def request(*args: Any) -> web.BaseRequest:
+            return web.BaseRequest(*args, asyncio.get_running_loop(), client_max_size=BODY_MOST)
+
+        super().__init__(
+            server.handle,
+            request_factory=request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=120.0,
+        )
+        self._owner = server
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        # A connection has to ask something soon; afterwards the keep-alive time counts.
+        late = asyncio.get_running_loop().call_later(SILENT_SECONDS, transport.close)
+        self._owner.silent[handler] = late
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        self._owner.heard(handler)
+        super().connection_lost(handler, exc)

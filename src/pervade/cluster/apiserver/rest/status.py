@@ -36,6 +36,8 @@ class StatusError(Exception):
         self.code, self.message = code, message
         self.reason = reason or REASONS.get(code, "Unknown")
         self.details = details
+        self.token = ""
+        """`metadata.continue` of an expired page: where a list may go on, inconsistently."""
 
     def body(self) -> JSON:
         """The Status object."""
@@ -47,6 +49,8 @@ class StatusError(Exception):
             "message": self.message,
         }
         out["reason"] = self.reason
+        if self.token:
+            out["metadata"] = {"continue": self.token}
         if self.details:
             out["details"] = self.details
         out["code"] = self.code

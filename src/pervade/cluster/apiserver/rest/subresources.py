@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause, Kind
-from pervade.cluster.apiserver.rest import codec, patching, present, selectors, status, write
+from pervade.cluster.apiserver.rest import codec, delete, patching, present, selectors, status, write
 from pervade.cluster.apiserver.rest.context import Api, Request
 from pervade.cluster.apiserver.rest.status import StatusError, bad_request
 
@@ -47,7 +47,11 @@ async def handle(api: Api, request: Request, method: str) -> tuple[int, JSON]:
         "resize": _with_resources,
     }
     change = _change(api, request, method)
-    return 200, await write.modify(api, request, lambda old: parts[name](old, change(copy.deepcopy(old))))
+    # Only what the part names can have changed, so that the whole object may be written.
+    made = await write.modify(
+        api, request, lambda old: parts[name](old, change(copy.deepcopy(old))), part="whole"
+    )
+    return 200, made
 
 
 def _stored(api: Api, request: Request) -> JSON:
@@ -157,7 +161,7 @@ async def _scale(api: Api, request: Request, method: str) -> JSON:
         at[last] = replicas
         return new
 
-    return scale_of(kind, await write.modify(api, request, change))
+    return scale_of(kind, await write.modify(api, request, change, part="whole"))
 
 
 # pods
@@ -206,7 +210,7 @@ async def _bind(api: Api, request: Request) -> JSON:
         new.setdefault("status", {})["conditions"] = [*conditions, done]
         return new
 
-    await write.modify(api, request, change)
+    await write.modify(api, request, change, part="whole")
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
@@ -225,7 +229,7 @@ async def _evict(api: Api, request: Request) -> JSON:
     for kind, budget in budgets:
         await _spend(api, request, kind, budget, pod)
     options = {k: v for k, v in (body.get("deleteOptions") or {}).items() if k != "dryRun"}
-    await write.delete(api, request, options)
+    await delete.delete(api, request, options)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 

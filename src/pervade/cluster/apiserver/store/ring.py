@@ -19,10 +19,10 @@ _HOT = 32
 class Event:
     """One change as watchers see it. `old` is the encoded object before, None when it was created."""
 
-    __slots__ = ("_cache", "action", "old", "rev", "value")
+    __slots__ = ("_cache", "action", "namespace", "old", "rev", "value")
 
-    def __init__(self, rev: int, action: int, value: bytes, old: bytes | None) -> None:
-        self.rev, self.action, self.value, self.old = rev, action, value, old
+    def __init__(self, rev: int, action: int, namespace: str, value: bytes, old: bytes | None) -> None:
+        self.rev, self.action, self.namespace, self.value, self.old = rev, action, namespace, value, old
         self._cache: dict[Any, Any] | None = None
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -50,6 +50,10 @@ class Subscription:
         else:
             self._wake.set()
 
+    @property
+    def caught_up(self) -> bool:
+        return self.at == self._ring.end
+
     def take(self) -> list[Event]:
         """What has happened since the last call, at most a few hundred; sets `overrun` when the ring went on."""
         if self.at == self._ring.end:
@@ -234,7 +238,7 @@ class State:
         ring = self._ring(entry.resource)
         self.head = entry.rev
         self.changed[entry.resource] = entry.rev
-        ring.push(Event(entry.rev, entry.action, entry.value, old.value if old else None))
+        ring.push(Event(entry.rev, entry.action, entry.namespace, entry.value, old.value if old else None))
 
     # Watches.
 
@@ -269,7 +273,7 @@ class State:
 
             rows = await asyncio.to_thread(read)
             self._check(resource, after)
-            return [Event(e.rev, e.action, e.value, old) for e, old in rows], live
+            return [Event(e.rev, e.action, e.namespace, e.value, old) for e, old in rows], live
         except BaseException:
             live.close()
             raise

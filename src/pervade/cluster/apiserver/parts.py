@@ -1,0 +1,166 @@
+"""How the parts of the API server fit together: store, kinds, addresses, patches, verbs, HTTP.
+
+`assemble` builds them from values; the composition root adds sockets, TLS and the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pervade.cluster.apiserver.kinds.addresses import Addresses
+from pervade.cluster.apiserver.kinds.kind import JSON, Kind
+from pervade.cluster.apiserver.kinds.registry import Registry
+from pervade.cluster.apiserver.rest import bootstrap, patching, present, status
+from pervade.cluster.apiserver.rest.context import Api, Request, Undo
+from pervade.cluster.apiserver.rest.metrics import Metrics
+from pervade.cluster.apiserver.rest.plain import Plain
+from pervade.cluster.apiserver.rest.server import Server
+from pervade.cluster.apiserver.rest.status import StatusError
+from pervade.cluster.apiserver.store.state import State
+from pervade.cluster.plan import KUBERNETES_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Everyone:
+    """The caller in the insecure development mode, and the server itself: an administrator."""
+
+    name: str = "system:apiserver"
+    uid: str = ""
+    groups: tuple[str, ...] = ("system:masters", "system:authenticated")
+    extra: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a cluster's plan says about its API server; the defaults are those of the development mode."""
+
+    store: Path
+    service_cidr: str = "10.96.0.0/16"
+    service_cidr6: str | None = None
+    node_ports: range = range(30000, 32768)
+    kubernetes_address: str = "10.96.0.1"
+    dns_address: str = "10.96.0.10"
+    api_address: str | None = None
+    server_address: str = "127.0.0.1:6443"
+
+
+@dataclasses.dataclass(slots=True)
+class Parts:
+    """A whole API server without its sockets."""
+
+    settings: Settings
+    state: State
+    api: Api
+    server: Server
+    stoppers: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+
+    async def start(self) -> None:
+        """Open the store, learn what is in it, make what has to exist."""
+        self.state.open()
+        services = self.api.registry.find("", "v1", "services")
+        assert services is not None
+        self.addresses.load(present.parse(e.value) for e in self.state.entries(services.table))
+        where = self.settings.api_address
+        await bootstrap.bootstrap(
+            self.api,
+            Everyone(),
+            address=where,
+            service_ip=self.settings.kubernetes_address if where else None,
+        )
+
+    addresses: Addresses = dataclasses.field(kw_only=True)
+
+    def stop(self) -> None:
+        """End watches, commit what is queued."""
+        self.server.stop()
+        for one in self.stoppers:
+            one()
+        self.state.close()
+
+
+def version() -> dict[str, str]:
+    """What `/version` says: the level of the API, and in its build metadata whose server this is."""
+    major, minor = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"{KUBERNETES_VERSION}+pervade",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": f"cpython-{sys.version_info.major}.{sys.version_info.minor}",
+        "platform": "linux/amd64",
+    }
+
+
+def assemble(settings: Settings) -> Parts:
+    """All parts for `settings`; nothing is opened yet."""
+    state = State(settings.store)
+    registry = Registry()
+    families = {"IPv4": settings.service_cidr}
+    if settings.service_cidr6:
+        families["IPv6"] = settings.service_cidr6
+    addresses = Addresses(
+        families, settings.node_ports, reserved=(settings.kubernetes_address, settings.dns_address)
+    )
+    metrics = Metrics()
+    api = Api(
+        state,
+        registry,
+        prepare=_prepare(addresses),
+        settled=_settled(addresses),
+        json_patch=_no_json_patch,
+        strategic_patch=lambda _kind, old, change: patching.merge(old, change),
+        apply=_no_apply,
+    )
+    plain = Plain(
+        api,
+        metrics,
+        version=version(),
+        address=settings.server_address,
+        dumps={"addresses": lambda: dict(addresses.figures())},
+    )
+    server = Server(
+        api,
+        plain,
+        authenticate=lambda _http: Everyone(),
+        authorize=lambda _user, _info: None,
+        metrics=metrics,
+    )
+    plain.checks["shutdown"] = lambda: "stopping" if server.stopping else ""
+    return Parts(settings, state, api, server, addresses=addresses)
+
+
+def _prepare(addresses: Addresses) -> Callable[[Kind, JSON, JSON | None, Request], Undo | None]:
+    """Services get their addresses as the last step before they are stored."""
+
+    def prepare(kind: Kind, new: JSON, _old: JSON | None, request: Request) -> Undo | None:
+        if kind.table != "/services" or request.info.subresource == "status":
+            return None
+        causes, undo = addresses.assign(new)
+        if causes:
+            raise status.invalid(kind, new["metadata"].get("name", ""), causes)
+        return undo
+
+    return prepare
+
+
+def _settled(addresses: Addresses) -> Callable[[Kind, JSON, JSON | None], None]:
+    def settled(kind: Kind, old: JSON, new: JSON | None) -> None:
+        if kind.table == "/services":
+            addresses.release(old, new)
+
+    return settled
+
+
+async def _no_apply(_request: Request, _obj: JSON) -> tuple[JSON, bool]:
+    raise StatusError(415, "server-side apply is not served")
+
+
+def _no_json_patch(_old: JSON, _patch: Any) -> JSON:
+    raise StatusError(415, "JSON patch is not served")
