@@ -73,6 +73,12 @@ async def start(folder: Path) -> tuple[Parts, web.ServerRunner, str]:
 
 
 @pytest.fixture
+def start_server() -> Callable[[Path], Awaitable[tuple[Parts, web.ServerRunner, str]]]:
+    """`start`, for stories that start and stop servers themselves."""
+    return start
+
+
+@pytest.fixture
 async def apiserver(tmp_path: Path) -> AsyncIterator[Running]:
     """A fresh server in the insecure mode; every caller is an administrator."""
     parts, runner, url = await start(tmp_path)

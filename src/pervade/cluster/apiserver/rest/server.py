@@ -73,6 +73,7 @@ class Server:
         self.api, self.plain, self.metrics = api, plain, metrics
         self.authenticate, self.authorize, self.connect = authenticate, authorize, connect or {}
         self.watches: set[Watch] = set()
+        self._no_watch = asyncio.Event()
         self.stopping = False
         self.silent: dict[Any, asyncio.TimerHandle] = {}
         """Connections that have asked nothing yet, and when they are closed."""
@@ -80,6 +81,12 @@ class Server:
     def connections(self) -> _Connections:
         """The connection factory for a `web.ServerRunner`."""
         return _Connections(self)
+
+    async def quiet(self) -> None:
+        """Until no watch is open."""
+        while self.watches:
+            self._no_watch.clear()
+            await self._no_watch.wait()
 
     def heard(self, connection: Any) -> None:
         """A connection has asked something, or is gone."""
@@ -292,6 +299,8 @@ class Server:
             await response.write_eof()
         finally:
             self.watches.discard(watch)
+            if not self.watches:
+                self._no_watch.set()
         return response
 
 
