@@ -1,33 +1,13 @@
-"""Which upstream names resolve to images made here, and the file that tells a node so.
-
-The file `image-map.json` in a node's state folder holds `{"rules": [{"match": NAME, "image": REFERENCE}]}`.
-`match` is a full reference without tag or digest, a trailing `*` matches any end. A kubelet first looks
-for the exact reference among the node's images, then for the first rule, then asks a registry.
-"""
+"""Which upstream names resolve to images made here (the form of the rules: `cluster.references`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
+from pervade.cluster.references import Rule
 
 PERVADE = "pervade.local/pervade:dev"
 PAUSE = "pervade.local/pause:1"
 NETSHOOT = "pervade.local/netshoot:dev"
 SAMPLES = "pervade.local/samples"
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """`match` (reference without tag, may end in `*`) → `image` (a reference that is on every node)."""
-
-    match: str
-    image: str
-
-
-class ImageMap(msgspec.Struct, frozen=True):
-    """The rules, first match wins."""
-
-    rules: tuple[Rule, ...]
 
 
 def _bookinfo(service: str, version: str = "") -> Rule:
@@ -52,29 +32,3 @@ RULES = (
     Rule("registry.k8s.io/pause", PAUSE),
     Rule("docker.io/istio/*", PERVADE),
 )
-
-
-def full(reference: str) -> str:
-    """A reference with its registry and path spelled out (`curl` → `docker.io/library/curl`), tag kept."""
-    head, _, rest = reference.partition("/")
-    if not rest:
-        return f"docker.io/library/{reference}"
-    if "." not in head and ":" not in head and head != "localhost":
-        return f"docker.io/{reference}"
-    return reference
-
-
-def without_tag(reference: str) -> str:
-    """A reference without tag and digest."""
-    name = reference.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
-
-
-def resolve(reference: str, rules: Sequence[Rule] = RULES) -> str | None:
-    """The image made here for `reference`, or None."""
-    name = without_tag(full(reference))
-    for rule in rules:
-        if rule.match == name or (rule.match.endswith("*") and name.startswith(rule.match[:-1])):
-            return rule.image
-    return None

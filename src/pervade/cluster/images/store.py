@@ -19,6 +19,7 @@ import msgspec
 
 from pervade.base.errors import OperatorError
 from pervade.cluster.images import names, oci, recipes
+from pervade.cluster.references import ImageMap
 from pervade.host.run import command
 
 _MARK = "store.json"
@@ -119,7 +120,7 @@ def give(store: Path, node_state: Path) -> bool:
     """
     root, mark = node_state / "root", node_state / "image-store"
     (node_state / "image-map.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode(names.ImageMap(names.RULES)), indent=1)
+        msgspec.json.format(msgspec.json.encode(ImageMap(names.RULES)), indent=1)
     )
     if mark.exists() and mark.read_text() == store.name and root.is_dir():
         return False
