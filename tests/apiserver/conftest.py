@@ -86,7 +86,7 @@ async def apiserver(tmp_path: Path) -> AsyncIterator[Running]:
         yield Running(url, parts, session)
     parts.server.stop()
     await runner.cleanup()
-    parts.stop()
+    await parts.stop()
     await asyncio.sleep(0)
 
 

@@ -82,7 +82,7 @@ async def main(options: argparse.Namespace) -> None:
     await stop.wait()
     parts.server.stop()
     await runner.cleanup()
-    parts.stop()
+    await parts.stop()
 
 
 def arguments() -> argparse.ArgumentParser:

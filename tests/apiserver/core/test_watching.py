@@ -200,4 +200,4 @@ async def test_stopping_ends_watches_in_order(tmp_path: Path, start_server: Any)
         assert await response.content.read() == b"", "a whole, empty stream: no reset"
         assert (await session.get(f"{url}/readyz")).status == 500
     await runner.cleanup()
-    parts.stop()
+    await parts.stop()

@@ -16,6 +16,7 @@ from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
 from pervade.cluster.apiserver.rest import bootstrap, patching, present, status
 from pervade.cluster.apiserver.rest.context import Api, Request, Undo
+from pervade.cluster.apiserver.rest.definitions import TABLE, Definitions
 from pervade.cluster.apiserver.rest.metrics import Metrics
 from pervade.cluster.apiserver.rest.plain import Plain
 from pervade.cluster.apiserver.rest.server import Server
@@ -64,6 +65,7 @@ class Parts:
         services = self.api.registry.find("", "v1", "services")
         assert services is not None
         self.addresses.load(present.parse(e.value) for e in self.state.entries(services.table))
+        self.definitions.start()
         where = self.settings.api_address
         await bootstrap.bootstrap(
             self.api,
@@ -73,10 +75,12 @@ class Parts:
         )
 
     addresses: Addresses = dataclasses.field(kw_only=True)
+    definitions: Definitions = dataclasses.field(kw_only=True)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End watches, commit what is queued."""
         self.server.stop()
+        await self.definitions.stop()
         for one in self.stoppers:
             one()
         self.state.close()
@@ -112,12 +116,13 @@ def assemble(settings: Settings) -> Parts:
     api = Api(
         state,
         registry,
-        prepare=_prepare(addresses),
         settled=_settled(addresses),
         json_patch=_no_json_patch,
         strategic_patch=lambda _kind, old, change: patching.merge(old, change),
         apply=_no_apply,
     )
+    definitions = Definitions(api, Everyone())
+    api.prepare = _prepare(addresses, definitions)
     plain = Plain(
         api,
         metrics,
@@ -133,13 +138,17 @@ def assemble(settings: Settings) -> Parts:
         metrics=metrics,
     )
     plain.checks["shutdown"] = lambda: "stopping" if server.stopping else ""
-    return Parts(settings, state, api, server, addresses=addresses)
+    return Parts(settings, state, api, server, addresses=addresses, definitions=definitions)
 
 
-def _prepare(addresses: Addresses) -> Callable[[Kind, JSON, JSON | None, Request], Undo | None]:
-    """Services get their addresses as the last step before they are stored."""
+def _prepare(
+    addresses: Addresses, definitions: Definitions
+) -> Callable[[Kind, JSON, JSON | None, Request], Undo | None]:
+    """Services get their addresses, definitions their status, as the last step before they are stored."""
 
-    def prepare(kind: Kind, new: JSON, _old: JSON | None, request: Request) -> Undo | None:
+    def prepare(kind: Kind, new: JSON, old: JSON | None, request: Request) -> Undo | None:
+        if kind.table == TABLE and request.info.subresource != "status":
+            definitions.prepare(new, old)
         if kind.table != "/services" or request.info.subresource == "status":
             return None
         causes, undo = addresses.assign(new)

@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Any
 
-from pervade.cluster.apiserver.kinds import pods
+from pervade.cluster.apiserver.kinds import custom, pods
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause, Strategy
 
 LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
@@ -448,7 +448,7 @@ def _crd_default(new: JSON) -> None:
     spec.setdefault("conversion", {"strategy": "None"})
 
 
-CRD = Strategy(default=_crd_default, create=_drop_status)
+CRD = Strategy(default=_crd_default, create=_drop_status, validate=custom.validate)
 
 _NOBODY = {
     "HorizontalPodAutoscaler": "stored, but this cluster scales nothing by itself",

@@ -39,6 +39,7 @@ async def delete(api: Api, request: Request, options: JSON) -> tuple[JSON, bool]
         if waits:
             if new == old:
                 return present.shown(old, kind), False
+            api.prepare(kind, new, old, request)
             made = await api.state.write(kind.table, entry.namespace, entry.name, new)
             return present.shown(made, kind), False
         await api.state.write(kind.table, entry.namespace, entry.name, None, last=new)

@@ -40,6 +40,9 @@ from pervade.cluster.apiserver.store.state import StoreFailed
 from pervade.wire.http import web
 
 log = logging.getLogger(__name__)
+# What is no HTTP is answered with 400 by aiohttp, and would fill the log with its stack traces.
+_transport_log = logging.getLogger(f"{__name__}.transport")
+_transport_log.setLevel(logging.CRITICAL)
 BODY_MOST = 3 * 1024 * 1024
 REQUEST_SECONDS = 60.0
 SILENT_SECONDS = 30.0
@@ -218,7 +221,8 @@ class Server:
         api, kind, said = self.api, request.kind, request.info
         if said.subresource:
             return await self._subresource(http, request)
-        if said.verb not in kind.verbs:
+        named = said.verb in ("get", "update", "patch", "delete")
+        if said.verb not in kind.verbs or named is not bool(said.name):
             raise StatusError(405, "the server does not allow this method on the requested resource")
         form = answer.asked(http)
         match said.verb:
@@ -255,11 +259,14 @@ class Server:
         known |= {"scale"} if kind.scale else set()
         if said.subresource not in known:
             raise _nowhere()
-        stream = self.connect.get((kind.table, said.subresource))
-        if stream is not None:
+        if said.subresource in _STREAMS:
             entry = api.state.get(kind.table, said.namespace, said.name)
             if entry is None:
                 raise status.not_found(kind, said.name)
+            stream = self.connect.get((kind.table, said.subresource))
+            if stream is None:
+                text = f"{said.subresource} is not served by this server"
+                raise StatusError(501, text, reason="NotImplemented")
             return await stream(http, request, present.decoded(entry.value, kind))
         form = answer.asked(http)
         review = api.reviews.get(f"{kind.plural}/{said.subresource}")
@@ -362,11 +369,13 @@ class _Connections(web.Server):
     """aiohttp's connection factory with our limits: body size, and connections that never ask anything."""
 
     def __init__(self, server: Server) -> None:
-        def request(*args: Any) -> web.BaseRequest:
-            return web.BaseRequest(*args, asyncio.get_running_loop(), client_max_size=BODY_MOST)
+        def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+            loop = asyncio.get_running_loop()
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_MOST)
 
         super().__init__(
             server.handle,
+            logger=_transport_log,
             request_factory=request,
             handler_cancellation=True,
             access_log=None,

@@ -1,0 +1,172 @@
+"""The life of CustomResourceDefinitions: serve what they define from the moment they are stored, clean up behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from pervade.cluster.apiserver.kinds import custom
+from pervade.cluster.apiserver.kinds.custom import FINALIZER, Compile
+from pervade.cluster.apiserver.kinds.kind import JSON, Kind
+from pervade.cluster.apiserver.rest import delete, metadata, present, write
+from pervade.cluster.apiserver.rest.context import Api, Request
+from pervade.cluster.apiserver.rest.info import Info
+from pervade.cluster.apiserver.rest.status import StatusError
+from pervade.cluster.apiserver.store.log import DELETED
+from pervade.cluster.apiserver.store.state import Subscription
+
+log = logging.getLogger(__name__)
+TABLE = "apiextensions.k8s.io/customresourcedefinitions"
+
+
+class Definitions:
+    """Keeps the registry in step with the stored definitions.
+
+    It learns of a definition inside the commit, before the caller has the answer: a new kind is in
+    discovery at once. A definition that is deleted first loses its objects, then goes.
+    """
+
+    def __init__(self, api: Api, user: object, *, compile_version: Compile | None = None) -> None:
+        self.api, self.user, self.compile_version = api, user, compile_version
+        self._live: Subscription | None = None
+        self._instances: dict[str, Subscription] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._again: dict[str, bool] = {}
+
+    def start(self) -> None:
+        """Serve what is stored and follow changes."""
+        self._live = self.api.state.listen(TABLE)
+        self._live.on_event = self._changed
+        for entry in self.api.state.all(TABLE):
+            self._take(present.parse(entry.value))
+
+    async def stop(self) -> None:
+        for one in [self._live, *self._instances.values()]:
+            if one is not None:
+                one.close()
+        for task in tuple(self._work):
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def prepare(self, new: JSON, old: JSON | None) -> None:
+        """Last step before a definition is stored: its finalizer and status."""
+        meta = new["metadata"]
+        if old is None:
+            meta["finalizers"] = [*dict.fromkeys([*(meta.get("finalizers") or ()), FINALIZER])]
+        custom.complete_status(new, old, self._taken(meta["name"]), metadata.now())
+
+    def _taken(self, definition: str) -> Callable[[str, str, str], str]:
+        def taken(group: str, plural: str, kind: str) -> str:
+            for one in self.api.registry:
+                if one.group != group or (one.custom is not None and one.custom.definition == definition):
+                    continue
+                if one.plural == plural:
+                    return f'"{plural}" is already in use'
+                if one.kind == kind:
+                    return f'"{kind}" is already in use'
+            return ""
+
+        return taken
+
+    def _changed(self) -> None:
+        assert self._live is not None
+        while events := self._live.take():
+            for event in events:
+                obj = event.objects()[0]
+                if event.action == DELETED:
+                    self.api.registry.drop_custom(obj["metadata"]["name"])
+                    if watching := self._instances.pop(obj["metadata"]["name"], None):
+                        watching.close()
+                else:
+                    self._take(obj)
+        if self._live.overrun:
+            # More definitions at once than the ring holds: take all of them again.
+            self._live.close()
+            self.start()
+
+    def _take(self, definition: JSON) -> None:
+        name = definition["metadata"]["name"]
+        try:
+            kinds = custom.kinds_of(definition, self.compile_version)
+        except Exception:
+            log.exception("a stored definition cannot be served", extra={"definition": name})
+            kinds = []
+        self.api.registry.put_custom(name, kinds)
+        if definition["metadata"].get("deletionTimestamp") and FINALIZER in (
+            definition["metadata"].get("finalizers") or ()
+        ):
+            self._clean(name)
+
+    def _clean(self, name: str) -> None:
+        """Start the clean-up of a definition, or tell the running one to look again."""
+        if name in self._again:
+            self._again[name] = True
+            return
+        self._again[name] = False
+        task = asyncio.get_running_loop().create_task(self._empty(name), name=f"empty {name}")
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _empty(self, name: str) -> None:
+        """Delete all objects of a definition; then let it go. Waits for objects with finalizers through their events."""
+        try:
+            while True:
+                self._again[name] = False
+                left = await self._delete_instances(name)
+                if not left:
+                    await self._release(name)
+                    break
+                if not self._again[name]:
+                    break
+        except StatusError as error:
+            log.warning(
+                "a definition cannot be cleaned up yet", extra={"definition": name, "error": error.message}
+            )
+        finally:
+            self._again.pop(name, None)
+
+    async def _delete_instances(self, name: str) -> int:
+        entry = self.api.state.latest(TABLE, "", name)
+        if entry is None:
+            return 0
+        spec = present.parse(entry.value)["spec"]
+        group, plural = spec["group"], spec["names"]["plural"]
+        table = f"{group}/{plural}"
+        kinds = [k for k in self.api.registry if k.table == table]
+        if not kinds:
+            return 0
+        if name not in self._instances:
+            watching = self._instances[name] = self.api.state.listen(table)
+            watching.on_event = lambda: self._instance_changed(name, watching)
+        for one in self.api.state.all(table):
+            await self._delete_one(kinds[0], one.namespace, one.name)
+        return len(self.api.state.all(table))
+
+    def _instance_changed(self, name: str, watching: Subscription) -> None:
+        gone = any(event.action == DELETED for event in watching.take())
+        if gone or watching.overrun:
+            self._clean(name)
+
+    async def _delete_one(self, kind: Kind, namespace: str, name: str) -> None:
+        info = Info("", "delete", kind.group, kind.version, kind.plural, namespace, name)
+        try:
+            await delete.delete(self.api, Request(info, kind, {}, self.user), {})
+        except StatusError as error:
+            if error.code != 404:
+                raise
+
+    async def _release(self, name: str) -> None:
+        kind = self.api.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert kind is not None
+        info = Info("", "update", kind.group, kind.version, kind.plural, "", name)
+
+        def without(obj: JSON) -> JSON:
+            kept = [f for f in obj["metadata"].get("finalizers") or () if f != FINALIZER]
+            return {**obj, "metadata": {**obj["metadata"], "finalizers": kept}}
+
+        try:
+            await write.modify(self.api, Request(info, kind, {}, self.user), without)
+        except StatusError as error:
+            if error.code != 404:
+                raise
