@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from pervade.cluster.apiserver.kinds.addresses import Addresses
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
-from pervade.cluster.apiserver.rest import bootstrap, patching, present, status
+from pervade.cluster.apiserver.rest import bootstrap, expiry, patching, present, status
 from pervade.cluster.apiserver.rest.context import Api, Request, Undo
 from pervade.cluster.apiserver.rest.definitions import TABLE, Definitions
 from pervade.cluster.apiserver.rest.metrics import Metrics
@@ -58,6 +59,7 @@ class Parts:
     api: Api
     server: Server
     stoppers: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = dataclasses.field(default_factory=list)
 
     async def start(self) -> None:
         """Open the store, learn what is in it, make what has to exist."""
@@ -66,6 +68,7 @@ class Parts:
         assert services is not None
         self.addresses.load(present.parse(e.value) for e in self.state.entries(services.table))
         self.definitions.start()
+        self.tasks.append(asyncio.get_running_loop().create_task(expiry.run(self.state), name="expiry"))
         where = self.settings.api_address
         await bootstrap.bootstrap(
             self.api,
@@ -80,6 +83,9 @@ class Parts:
     async def stop(self) -> None:
         """End watches, commit what is queued."""
         self.server.stop()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.definitions.stop()
         for one in self.stoppers:
             one()

@@ -48,8 +48,9 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> Info:
         namespace = left[1]
     name = left[1] if len(left) > 1 else ""
     verb = _VERBS.get(method, method.lower())
-    if method in ("GET", "HEAD") and not name:
-        verb = "watch" if _true(query.get("watch")) else "list"
+    if method in ("GET", "HEAD") and len(left) <= 2:
+        watch = _true(query.get("watch"))
+        verb = "watch" if watch else verb if name else "list"
     elif method == "DELETE" and not name:
         verb = "deletecollection"
     return Info(

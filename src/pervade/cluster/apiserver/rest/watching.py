@@ -39,6 +39,10 @@ class Watch:
         self.kind: Kind = request.kind
         self.chosen = read.predicate(self.kind, request.query)
         self.namespace = request.info.namespace
+        if request.info.name:
+            # GET of one object with watch=true: a watch of that name.
+            name, more = request.info.name, self.chosen
+            self.chosen = lambda obj: obj["metadata"]["name"] == name and (more is None or more(obj))
         self._options(request)
         self.columns_sent = False
         self._live_now: Subscription | None = None
