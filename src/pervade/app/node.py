@@ -1,9 +1,10 @@
-"""Composition root of one node: prepares it and is the parent of its namespaces."""
+"""Composition root of one node: prepares it, then becomes the process that holds its namespaces."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +22,8 @@ if __name__ == "__main__":
     try:
         plan = load(options.plan)
         node.prepare(plan, options.node)
-        sys.exit(node.run(plan, options.node))
+        argv = node.command(plan, options.node)
     except OperatorError as error:
         logging.getLogger("pervade.node").error(error.text())
         sys.exit(1)
+    os.execvp(argv[0], argv)

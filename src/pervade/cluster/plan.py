@@ -113,6 +113,10 @@ class Plan(msgspec.Struct, frozen=True):
                 return one
         raise KeyError(name)
 
+    def cgroup(self, name: str) -> str:
+        """Control group (below every hierarchy's root) of all that runs in a node; pods: `…/kubepods/…`."""
+        return f"pervade/{self.name}/{name}"
+
     def node_state(self, name: str) -> Path:
         return self.state / "nodes" / name
 

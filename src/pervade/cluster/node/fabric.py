@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from pervade.cluster.plan import NodePlan, Plan
 from pervade.host import links
+from pervade.host.run import command
 
 BRIDGE = "br0"
+
+
+def port(node: str) -> str:
+    """Name of a node's link in the fabric (15 characters at most)."""
+    return f"to-{node}"[:15]
 
 
 def make(plan: Plan) -> None:
@@ -41,7 +47,7 @@ def make(plan: Plan) -> None:
     for node in plan.nodes:
         routes += [
             f"route replace {node.pod_cidr} via {node.address}",
-            f"-6 route replace {node.pod_cidr6} via {node.address6}",
+            f"route replace {node.pod_cidr6} via {node.address6}",
         ]
     first = plan.nodes[0]
     # Webhooks are dialled by ClusterIP from here; any node translates it.
@@ -53,13 +59,13 @@ def connect(plan: Plan, node: NodePlan) -> None:
     """The node's namespace with its link, addresses and routes to every other node's pods."""
     here, fabric = plan.netns(node.name), plan.netns("fabric")
     links.pin(here)
-    port = f"to-{node.name}"[:15]
+    far = port(node.name)
     if "eth0" not in links.link_names(here):
         bits, bits6 = plan.fabric_cidr.split("/")[1], plan.fabric_cidr6.split("/")[1]
         # Both ends are made in the fabric, then one is handed over: no name ever appears on the host.
         links.ip(
             fabric,
-            [f"link add {port} type veth peer name eth0 netns {here}", f"link set {port} master {BRIDGE} up"],
+            [f"link add {far} type veth peer name eth0 netns {here}", f"link set {far} master {BRIDGE} up"],
         )
         links.ip(
             here,
@@ -84,15 +90,15 @@ def connect(plan: Plan, node: NodePlan) -> None:
     gateway6 = plan.fabric_cidr6.split("/")[0] + "1"
     routes = [
         f"route replace default via {plan.api_address}",
-        f"-6 route replace default via {gateway6}",
+        f"route replace ::/0 via {gateway6}",
         f"route replace {plan.service_cidr} dev eth0",
-        f"-6 route replace {plan.service_cidr6} dev eth0",
+        f"route replace {plan.service_cidr6} dev eth0",
     ]
     for other in plan.nodes:
         if other.name != node.name:
             routes += [
                 f"route replace {other.pod_cidr} via {other.address}",
-                f"-6 route replace {other.pod_cidr6} via {other.address6}",
+                f"route replace {other.pod_cidr6} via {other.address6}",
             ]
     links.ip(here, routes)
 
@@ -111,9 +117,14 @@ def way_out_command(plan: Plan) -> list[str]:
     ]
 
 
-MASQUERADE = """table ip pervade-way-out {}
+_MASQUERADE = """table ip pervade-way-out {}
 delete table ip pervade-way-out
 table ip pervade-way-out {
   chain post { type nat hook postrouting priority srcnat; oifname "tap0" masquerade; }
 }
 """
+
+
+def masquerade(plan: Plan) -> None:
+    """What leaves the fabric by the way out carries the fabric's address: slirp4netns accepts no other."""
+    command(["nsenter", f"--net={plan.netns('fabric')}", "--", "nft", "-f", "-"], text=_MASQUERADE)

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Make a node's own root file system and become its PID 1. Runs inside fresh mount, pid, uts and ipc namespaces.
-# usage: root.sh STATE NAME ADDRESS DNS INIT    (STATE holds what must outlive the node; all else is on tmpfs)
+# usage: root.sh STATE NAME ADDRESS DNS INIT PIDFILE   (STATE holds what must outlive the node; all else is on tmpfs)
 set -e
-state=$1 name=$2 address=$3 dns=$4 init=$5
+state=$1 name=$2 address=$3 dns=$4 init=$5 pidfile=$6
+# /proc is still the host's here, so this is the pid that the host knows; the shell becomes the init.
+read -r pid _ </proc/self/stat
 root=$state/rootfs
 mkdir -p "$root" "$state/root" "$state/sock" "$state/net.d" "$state/cnibin" "$state/kubelet" "$state/log" "$state/cnilib"
 mount --make-rprivate /
@@ -40,6 +42,8 @@ mount --rbind /sys/fs/cgroup sys/fs/cgroup
 hostname "$name"
 pivot_root . old
 cd /
+echo "$pid" >"/old$pidfile.fresh"
+mv "/old$pidfile.fresh" "/old$pidfile"
 umount -l /old
 rmdir /old
 # After the pivot, so that mount propagation into and out of pods works as on any node.
