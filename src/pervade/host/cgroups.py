@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -32,3 +33,15 @@ def remove(name: str) -> int:
             except OSError:
                 continue
     return gone
+
+
+def exists(name: str) -> bool:
+    """Whether any hierarchy has the group `name`."""
+    return any((root / name).is_dir() for root in hierarchies())
+
+
+def remove_if_empty(name: str) -> None:
+    """Remove the group `name` where it has no groups and no processes of its own."""
+    for root in hierarchies():
+        with contextlib.suppress(OSError):
+            (root / name).rmdir()
