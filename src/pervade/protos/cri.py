@@ -25,12 +25,12 @@ def load(program: Path = CONTAINERD) -> dict[str, Method]:
     file = binary.descriptors(program, frozenset({"runtime.v1"}))["runtime.v1"]
     del file.dependency[:]
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     out = {}
     for service in file.service:
         for method in service.method:
             request, response = (
-                message_factory.GetMessageClass(pool.FindMessageTypeByName(t.lstrip(".")))  # type: ignore[no-untyped-call]
+                message_factory.GetMessageClass(pool.FindMessageTypeByName(t.lstrip(".")))
                 for t in (method.input_type, method.output_type)
             )
             out[method.name] = Method(f"/runtime.v1.{service.name}/{method.name}", request, response)

@@ -30,6 +30,9 @@ class Cri:
 
     async def call(self, method: str, *, timeout: float = 120.0, **fields: Any) -> Any:
         """One call; nested messages are given as dictionaries. Raises CriError."""
+        return await self._send(method, self.methods[method].request(**fields), timeout)
+
+    async def _send(self, method: str, request: Any, timeout: float) -> Any:
         kind = self.methods[method]
         if self._channel is None:
             self._channel = aio.insecure_channel(
@@ -43,13 +46,25 @@ class Cri:
                 response_deserializer=kind.response.FromString,
             )
         try:
-            return await self._calls[method](kind.request(**fields), timeout=timeout)
+            return await self._calls[method](request, timeout=timeout)
         except RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
+            code = error.code()
             if code == StatusCode.UNAVAILABLE and self._channel is channel:
                 self._channel, self._calls = None, {}
                 await channel.close()
-            raise CriError(method, code.name, error.details() or "") from None  # type: ignore[attr-defined]
+            raise CriError(method, code.name, error.details() or "") from None
+
+    async def execute(self, container: str, argv: list[str], timeout: float) -> Any:
+        """ExecSync; the call has a deadline of its own, as containerd waits for every holder of the output."""
+        request = self.methods["ExecSync"].request(
+            container_id=container, cmd=argv, timeout=max(1, int(timeout))
+        )
+        return await self._send("ExecSync", request, timeout + 1)
+
+    async def stop(self, container: str, grace: int) -> None:
+        """StopContainer; returns when it has ended."""
+        request = self.methods["StopContainer"].request(container_id=container, timeout=grace)
+        await self._send("StopContainer", request, grace + 30.0)
 
     async def ready(self) -> None:
         """Wait until containerd answers."""
