@@ -67,9 +67,11 @@ def main() -> None:
     except Exception as error:
         from pervade.base.errors import OperatorError
 
-        if not isinstance(error, OperatorError):
+        # ApiError is named by its text, so that the overview need not import an HTTP client.
+        if not isinstance(error, OperatorError) and type(error).__name__ != "ApiError":
             raise
-        click.echo(f"{click.style('error', fg='red', bold=True)}: {error.text()}", err=True)
+        said = error.text() if isinstance(error, OperatorError) else f"the API server refused: {error}"
+        click.echo(f"{click.style('error', fg='red', bold=True)}: {said}", err=True)
         sys.exit(1)
 
 

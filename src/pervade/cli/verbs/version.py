@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pervade import __version__
 from pervade.cli import options, show
 
 
@@ -12,10 +13,11 @@ from pervade.cli import options, show
 def command(output: str) -> None:
     """Versions of Pervade and of the Kubernetes API it serves."""
     import platform
+
     from pervade.cluster.plan import KUBERNETES_VERSION
 
     found = {
-        "pervade": _own(),
+        "pervade": __version__,
         "kubernetes": KUBERNETES_VERSION,
         "python": platform.python_version(),
         "kernel": platform.release(),
@@ -25,12 +27,3 @@ def command(output: str) -> None:
             click.echo(f"{name:<11} {version}")
     else:
         show.data(found, output)
-
-
-def _own() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("pervade")
-    except metadata.PackageNotFoundError:
-        return "from source, not installed"

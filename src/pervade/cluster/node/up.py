@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pervade.base.errors import OperatorError
 from pervade.cluster.dns import manifest
@@ -28,6 +31,7 @@ JSON = dict[str, Any]
 MADE = "made-parents"
 _PATIENCE = 60.0
 _STEP = 0.1
+_APPLIED = "pervade.dev/applied"
 
 
 class Note:
@@ -69,6 +73,8 @@ async def up(
         with report("fabric") as note:
             fabric.make(plan)
             fabric.masquerade(plan)
+            for one in plan.nodes:
+                fabric.connect(plan, one)
             note.text = f"{plan.fabric_cidr}, pods {plan.pod_cidr}, services {plan.service_cidr}"
         with report("processes") as note:
             way_out = shutil.which("slirp4netns") is not None and Path("/dev/net/tun").exists()
@@ -180,10 +186,7 @@ async def _dns(plan: Plan, client: Client, *, forward: bool) -> str:
         (r.api_version, r.kind): r for r in vars(resources).values() if isinstance(r, resources.Resource)
     }
     for obj in wanted:
-        kind, meta = known[(obj["apiVersion"], obj["kind"])], obj["metadata"]
-        await client.patch(
-            kind, meta["name"], obj, meta.get("namespace"), kind="apply", field_manager="pervade", force=True
-        )
+        await _put(client, known[(obj["apiVersion"], obj["kind"])], obj)
     deployment = wanted[-1]["metadata"]
 
     async def available() -> bool | str:
@@ -195,6 +198,23 @@ async def _dns(plan: Plan, client: Client, *, forward: bool) -> str:
 
     await _until(plan, "controllers", "the cluster's DNS is available", available)
     return plan.dns_address
+
+
+async def _put(client: Client, kind: resources.Resource, wanted: JSON) -> None:
+    """Create `wanted`, or bring it to what we want when an earlier `up` wanted something else."""
+    mark = hashlib.sha256(msgspec.json.encode(wanted, order="deterministic")).hexdigest()[:16]
+    meta = wanted["metadata"]
+    meta = meta | {"annotations": {**meta.get("annotations", {}), _APPLIED: mark}}
+    wanted = wanted | {"metadata": meta}
+    try:
+        found = await client.get(kind, meta["name"], meta.get("namespace"))
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        await client.create(kind, wanted, meta.get("namespace"))
+        return
+    if (found["metadata"].get("annotations") or {}).get(_APPLIED) != mark:
+        await client.patch(kind, meta["name"], wanted, meta.get("namespace"), kind="merge")
 
 
 async def _remove_node(plan: Plan, client: Client, name: str) -> None:
