@@ -62,7 +62,7 @@ async def test_names_are_generated_and_unique(call: Call) -> None:
             "does not match",
         ),
         (config() | {"metadata": {"name": "x", "labels": {"a": "-"}}}, MAPS, 422, "Invalid", "a valid label"),
-        (config() | {"metadata": {"name": "x", "labels": {"a": 1}}}, MAPS, 422, "Invalid", "map of strings"),
+        (config() | {"metadata": {"name": "x", "labels": {"a": 1}}}, MAPS, 400, "BadRequest", "cannot unmarshal number into field metadata.labels.a"),
         (config() | {"metadata": []}, MAPS, 400, "BadRequest", "metadata must be an object"),
         (config(), "/api/v1/namespaces/none/configmaps", 404, "NotFound", 'namespaces "none" not found'),
         (pod(containers=[]), PODS, 422, "Invalid", "spec.containers: Required value"),

@@ -10,18 +10,19 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+from pervade.cluster.apiserver import typed
 from pervade.cluster.apiserver.kinds.addresses import Addresses
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
-from pervade.cluster.apiserver.rest import bootstrap, expiry, patching, present, status
+from pervade.cluster.apiserver.rest import bootstrap, expiry, present, status
 from pervade.cluster.apiserver.rest.context import Api, Request, Undo
 from pervade.cluster.apiserver.rest.definitions import TABLE, Definitions
 from pervade.cluster.apiserver.rest.metrics import Metrics
 from pervade.cluster.apiserver.rest.plain import Plain
 from pervade.cluster.apiserver.rest.server import Server
 from pervade.cluster.apiserver.rest.status import StatusError
+from pervade.cluster.apiserver.schema.openapi import Documents
 from pervade.cluster.apiserver.store.state import State
 from pervade.cluster.plan import KUBERNETES_VERSION
 
@@ -123,8 +124,9 @@ def assemble(settings: Settings) -> Parts:
         state,
         registry,
         settled=_settled(addresses),
-        json_patch=_no_json_patch,
-        strategic_patch=lambda _kind, old, change: patching.merge(old, change),
+        fields=typed.fields,
+        json_patch=typed.patch_json,
+        strategic_patch=typed.patch_strategic,
         apply=_no_apply,
     )
     definitions = Definitions(api, Everyone())
@@ -133,6 +135,7 @@ def assemble(settings: Settings) -> Parts:
         api,
         metrics,
         version=version(),
+        pages={"openapi": typed.OpenApi(Documents(registry)).page},
         address=settings.server_address,
         dumps={"addresses": lambda: dict(addresses.figures())},
     )
@@ -175,7 +178,3 @@ def _settled(addresses: Addresses) -> Callable[[Kind, JSON, JSON | None], None]:
 
 async def _no_apply(_request: Request, _obj: JSON) -> tuple[JSON, bool]:
     raise StatusError(415, "server-side apply is not served")
-
-
-def _no_json_patch(_old: JSON, _patch: Any) -> JSON:
-    raise StatusError(415, "JSON patch is not served")
