@@ -1,0 +1,86 @@
+"""`down --purge` leaves nothing: the machine afterwards equals the machine before, line by line."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pervade.host import processes
+
+pytestmark = pytest.mark.live
+
+
+def _snapshot() -> Any:
+    spec = importlib.util.spec_from_file_location("snapshot", Path(__file__).with_name("snapshot.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["snapshot"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_up_and_down_leave_the_machine_as_it_was(cluster_of: Callable[[int], Any]) -> None:
+    snapshot = _snapshot()
+    cluster = cluster_of(180)
+    before = snapshot.take()
+    cluster.up()
+    cluster.kubectl("run", "held", "--image=busybox", "--", "sleep", "3600")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/held", "--timeout=60s", timeout=90)
+    running = snapshot.take()
+    assert {"processes", "namespaces", "mounts", "cgroups", "files"} <= before.difference(running).keys()
+    cluster.down("--purge")
+    assert before.difference(snapshot.take()) == {}
+
+
+def test_a_cluster_whose_parts_were_all_killed_goes_without_a_trace(
+    cluster_of: Callable[[int], Any],
+) -> None:
+    snapshot = _snapshot()
+    cluster = cluster_of(182)
+    before = snapshot.take()
+    cluster.up()
+    _kill_everything(cluster)
+    cluster.down("--purge")
+    assert before.difference(snapshot.take()) == {}
+
+
+def test_damaged_state_and_a_lost_run_folder_do_not_stop_down(cluster_of: Callable[[int], Any]) -> None:
+    snapshot = _snapshot()
+    cluster = cluster_of(184)
+    before = snapshot.take()
+    cluster.up()
+    (cluster.state / "plan.json").write_bytes(b"\0 not a plan")
+    shutil.rmtree(cluster.state / "pki")
+    for file in cluster.run_dir.glob("*.json"):
+        file.write_text("{")
+    cluster.down("--purge")
+    assert before.difference(snapshot.take()) == {}
+
+
+def test_down_of_nothing_is_quiet(cluster_of: Callable[[int], Any]) -> None:
+    assert "is down" in cluster_of(186).down("--purge")
+
+
+def _kill_everything(cluster: Any) -> None:
+    mark = f"PERVADE_CLUSTER={cluster.run_dir}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                if ours:
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue
+    subprocess.run(["sync"], check=False)
+    assert all(not processes.alive(p["pid"]) for p in cluster.status()["processes"] if p["running"])
