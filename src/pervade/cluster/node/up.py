@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import hashlib
 import shutil
 import time
@@ -162,16 +163,36 @@ async def _ready(client: Client) -> bool:
 
 
 async def _nodes_ready(client: Client, plan: Plan) -> bool | str:
+    """Whether each node's present kubelet has spoken and says Ready (after a reboot the API holds old words)."""
     async with asyncio.timeout(5):
         items, _ = await client.list(resources.NODES)
+        leases, _ = await client.list(resources.LEASES, "kube-node-lease")
+    begun = {life.name: life.since for life in supervision.lives(plan) if life.running}
+    heard = {
+        lease["metadata"]["name"]: _seconds(lease["spec"].get("renewTime") or "")
+        for lease in leases
+        if lease.get("spec")
+    }
     ready = {
         n["metadata"]["name"]
         for n in items
         for c in (n.get("status") or {}).get("conditions") or ()
         if c["type"] == "Ready" and c["status"] == "True"
     }
-    waiting = [n.name for n in plan.nodes if n.name not in ready]
+    waiting = [
+        n.name
+        for n in plan.nodes
+        if n.name not in ready or heard.get(n.name, 0) < begun.get(f"kubelet-{n.name}", float("inf"))
+    ]
     return True if not waiting else f"{', '.join(waiting)} not Ready"
+
+
+def _seconds(stamp: str) -> float:
+    """Unix time of a MicroTime; 0 when it is none."""
+    try:
+        return datetime.datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return 0.0
 
 
 async def _dns(plan: Plan, client: Client, *, forward: bool) -> str:
