@@ -54,3 +54,44 @@ def list_(cache_dir: str | None, output: str) -> None:
         )
     else:
         show.data(rows, output)
+
+
+@command.command("import", epilog="Example:  docker save shop:1 -o shop.tar; pervade images import shop.tar")
+@click.argument("archive", type=click.Path(path_type=Path))
+@options.cache_dir
+def import_(archive: Path, cache_dir: str | None) -> None:
+    """Give an OCI or Docker archive to all nodes, those that run and those to come."""
+    from pervade.cluster.images import transfer
+
+    options.need_root("images import")
+    cache = Path(cache_dir or options.CACHE)
+    with show.phase("import") as note:
+        found = transfer.take(
+            cache, archive, lambda text: click.echo(f"  {text}"), run_root=Path(options.RUN)
+        )
+        note.text = ", ".join(found) or "nothing new"
+
+
+@command.command("export", epilog="Example:  pervade images export pervade.tar pervade.local/pervade:dev")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1)
+@options.cache_dir
+def export(archive: Path, names: tuple[str, ...], cache_dir: str | None) -> None:
+    """Write images (all, or those named) as one OCI archive, for other clusters."""
+    from pervade.cluster.images import transfer
+
+    cache = Path(cache_dir or options.CACHE)
+    found = transfer.give_out(cache, archive, names, lambda text: click.echo(f"  {text}"))
+    show.table(("IMAGE", "DIGEST"), [(n, d.removeprefix("sha256:")[:12]) for n, d in sorted(found.items())])
+
+
+@command.command(epilog="Examples:  pervade images prune   ·   pervade images prune --all")
+@click.option("--all", "everything", is_flag=True, help="Remove the whole image cache.")
+@options.cache_dir
+def prune(everything: bool, cache_dir: str | None) -> None:
+    """Remove images and layers that are not in use; running clusters keep theirs."""
+    from pervade.cluster.images import transfer
+
+    options.need_root("images prune")
+    freed = transfer.prune(Path(cache_dir or options.CACHE), everything=everything)
+    click.echo(f"{show.size(freed)} freed")

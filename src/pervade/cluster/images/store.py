@@ -6,6 +6,7 @@ snapshots and real copies of its two databases (0.2 s, 4 MB). Store and state mu
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -44,11 +45,23 @@ def manifest(store: Path) -> dict[str, str]:
 
 
 def build(cache: Path, say: recipes.Progress = lambda _text: None) -> Path:
-    """Build what is missing and prepare the store; gives its folder. A look at the sources when nothing changed."""
+    """Build what is missing and prepare the store; gives its folder. A look at the sources when nothing changed.
+
+    One build at a time per cache; a second one waits and then finds everything done.
+    """
+    folder(cache).mkdir(parents=True, exist_ok=True)
+    with (folder(cache) / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(cache, say)
+
+
+def _build(cache: Path, say: recipes.Progress) -> Path:
     layers = recipes.Layers(folder(cache), say)
     made = recipes.images(layers)
+    foreign = imported(cache)
     mark = recipes.key(
-        *[(i.names, [p.name for p in i.layers], i.command, i.entrypoint, i.env, i.user) for i in made]
+        *[(i.names, [p.name for p in i.layers], i.command, i.entrypoint, i.env, i.user) for i in made],
+        *[p.name for p in foreign],
     )
     target = folder(cache) / f"store-{mark}"
     if not (target / _MARK).exists():
@@ -57,7 +70,7 @@ def build(cache: Path, say: recipes.Progress = lambda _text: None) -> Path:
         target.mkdir(parents=True)
         whole = target / "images.tar"
         digests = oci.archive(whole, made)
-        _import(target, whole)
+        digests |= _import(target, [whole, *foreign])
         whole.unlink()
         (target / _MARK).write_text(json.dumps({"images": digests}, indent=1))
     current = folder(cache) / "current"
@@ -79,7 +92,13 @@ def _forget_old(cache: Path, keep: Path, layers: list[Path]) -> None:
             tar.unlink()
 
 
-def _import(target: Path, archive: Path) -> None:
+def imported(cache: Path) -> list[Path]:
+    """Archives that a user gave (`pervade images import`), named by content, the oldest first."""
+    return sorted(folder(cache).glob("imported/*.tar"), key=lambda p: p.stat().st_mtime)
+
+
+def _import(target: Path, archives: list[Path]) -> dict[str, str]:
+    """Import `archives` in order into the store's containerd root; gives every name with its digest."""
     with tempfile.TemporaryDirectory(prefix="pervade-import-") as work:
         socket = Path(work) / "c.sock"
         config = Path(work) / "containerd.toml"
@@ -102,7 +121,12 @@ def _import(target: Path, archive: Path) -> None:
                     said = (Path(work) / "log").read_text()[-800:]
                     raise OperatorError(f"containerd did not start: {said}", fix="pervade doctor")
                 time.sleep(0.05)
-            command(["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(archive)], timeout=600)
+            ctr = ["ctr", "-a", str(socket), "-n", "k8s.io", "images"]
+            for archive in archives:
+                command([*ctr, "import", str(archive)], timeout=600)
+            # REF TYPE DIGEST SIZE …
+            rows = [line.split() for line in command([*ctr, "list"]).splitlines()[1:]]
+            return {row[0]: row[2] for row in rows if not row[0].startswith("sha256:")}
         finally:
             server.send_signal(signal.SIGTERM)
             try:
