@@ -24,6 +24,7 @@ from pervade.cluster.references import ImageMap
 from pervade.host.run import command
 
 _MARK = "store.json"
+_BLOBS = "io.containerd.content.v1.content/blobs/sha256"
 _DATABASES = ("io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.overlayfs/metadata.db")
 
 
@@ -68,11 +69,13 @@ def _build(cache: Path, say: recipes.Progress) -> Path:
         say("preparing the store")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        _start_from(ready(cache), target, foreign)
         whole = target / "images.tar"
-        digests = oci.archive(whole, made)
+        digests = oci.archive(whole, made, known=target / "root" / _BLOBS)
         digests |= _import(target, [whole, *foreign])
         whole.unlink()
-        (target / _MARK).write_text(json.dumps({"images": digests}, indent=1))
+        marks = {"images": digests, "imported": [p.name for p in foreign]}
+        (target / _MARK).write_text(json.dumps(marks, indent=1))
     current = folder(cache) / "current"
     fresh = folder(cache) / f".current-{os.getpid()}"
     fresh.unlink(missing_ok=True)
@@ -80,6 +83,28 @@ def _build(cache: Path, say: recipes.Progress) -> Path:
     fresh.replace(current)
     _forget_old(cache, target, layers.used)
     return target
+
+
+def _start_from(previous: Path | None, target: Path, foreign: list[Path]) -> None:
+    """Begin `target` with the unpacked images of the present store, so that only new layers cost time.
+
+    Files are shared by hard links: containerd adds and unlinks content, it never writes into what is there.
+    """
+    if previous is None or json.loads((previous / _MARK).read_text()).get("imported") != [
+        p.name for p in foreign
+    ]:
+        return
+    _link(previous / "root", target / "root")
+
+
+def _link(source: Path, root: Path) -> None:
+    """A containerd root that shares all content with `source` and has its own databases."""
+    command(["cp", "-al", str(source), str(root)])
+    for name in _DATABASES:
+        linked = root / name
+        fresh = linked.with_suffix(".fresh")
+        shutil.copy2(source / name, fresh)
+        fresh.replace(linked)
 
 
 def _forget_old(cache: Path, keep: Path, layers: list[Path]) -> None:
@@ -156,11 +181,6 @@ def give(store: Path, node_state: Path) -> bool:
             cause="images are given to nodes by hard links",
             fix="choose --cache-dir and --state-dir on one file system",
         )
-    command(["cp", "-al", str(store / "root"), str(root)])
-    for name in _DATABASES:
-        linked = root / name
-        fresh = linked.with_suffix(".fresh")
-        shutil.copy2(store / "root" / name, fresh)
-        fresh.replace(linked)
+    _link(store / "root", root)
     mark.write_text(store.name)
     return True
