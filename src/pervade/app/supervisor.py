@@ -6,7 +6,7 @@ started again by `pervade up` and finds all of them. SIGTERM stops everything in
 SIGHUP reads the list again (starts what is new, stops what is gone or changed).
 
 The list: `{"pids": FOLDER, "programs": [{"name", "argv", "env", "log", "stage", "stop_signal", "grace"}]}`.
-A pid file: `{"pid", "started" (clock ticks since boot), "since" (Unix seconds), "restarts", "mark"}`.
+A pid file: `{"pid", "started" (clock ticks since boot), "since" (Unix seconds), "restarts", "failures" in a row, "mark"}`.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ class Program:
                 "started": started(pid),
                 "since": time.time(),
                 "restarts": self.restarts,
+                "failures": self.failures,
                 "mark": self.mark,
             }
             fresh = self.file.with_suffix(".fresh")

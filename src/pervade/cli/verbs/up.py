@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,6 +55,14 @@ def _plan(name: str, nodes: int | None, cache: str | None, state: str | None, ch
     from pervade.cluster import plan as plans
 
     found = options.known_plan(options.checked_name(name), state)
+    file = Path(state or options.STATE) / name / "plan.json"
+    if found is None and file.exists():
+        # Guessing other addresses than those in the cluster's store would break every Service.
+        raise OperatorError(
+            f"the plan of cluster {name} cannot be read",
+            where=str(file),
+            fix=f"restore the file, or pervade down --purge --name {name} and start afresh",
+        )
     base: dict[str, Any] = {
         "name": name,
         "nodes": 2,

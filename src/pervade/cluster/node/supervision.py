@@ -126,6 +126,17 @@ def lives(plan: Plan) -> list[Life]:
     return found
 
 
+def falls(plan: Plan, program: str) -> int:
+    """How often in a row `program` has ended soon after its start; 0 while it runs."""
+    try:
+        known = json.loads((pids(plan) / f"{program}.json").read_text())
+        if processes.alive(int(known["pid"]), int(known["started"])):
+            return 0
+        return int(known.get("failures", 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def _since(pid: int) -> float:
     ticks = processes.start_time(pid) or 0
     return time.time() - processes.boot_age() + ticks / os.sysconf("SC_CLK_TCK")

@@ -32,6 +32,7 @@ JSON = dict[str, Any]
 MADE = "made-parents"
 _PATIENCE = 60.0
 _STEP = 0.1
+_FALLS = 6
 _APPLIED = "pervade.dev/applied"
 
 
@@ -93,7 +94,10 @@ async def up(
                     await _remove_node(plan, client, old.name)
             with report("nodes") as note:
                 await _until(
-                    plan, "kubelet-node-1", "all nodes are Ready", lambda: _nodes_ready(client, plan)
+                    plan,
+                    f"kubelet-{plan.nodes[0].name}",
+                    "all nodes are Ready",
+                    lambda: _nodes_ready(client, plan),
                 )
                 note.text = ", ".join(f"{n.name} {n.address}" for n in plan.nodes)
             with report("cluster DNS") as note:
@@ -139,10 +143,13 @@ async def _until(plan: Plan, program: str, what: str, ask: Callable[[], Any]) ->
         if supervision.supervisor_pid(plan) is None:
             last = "the supervisor is gone"
             break
+        if supervision.falls(plan, program) >= _FALLS:
+            last = f"{program} ends as often as it is started"
+            break
         await asyncio.sleep(_STEP)
     log = plan.log_dir / f"{program}.log"
     raise OperatorError(
-        f"waited {_PATIENCE:.0f} s until {what}: {last}",
+        f"waited until {what}, in vain: {last}",
         where=str(log),
         cause=_tail(log),
         fix="pervade doctor; pervade status; then pervade up again",
