@@ -74,7 +74,7 @@ class Cluster:
 
     def kubectl(self, *words: str, check: bool = True, timeout: float = 60) -> str:
         done = subprocess.run(
-            [KUBECTL, "--kubeconfig", self.config, *words],
+            [KUBECTL, "--kubeconfig", self.config, "--cache-dir", self.config.with_name("cache"), *words],
             capture_output=True,
             text=True,
             timeout=timeout,
