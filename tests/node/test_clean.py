@@ -84,3 +84,17 @@ def _kill_everything(cluster: Any) -> None:
                 continue
     subprocess.run(["sync"], check=False)
     assert all(not processes.alive(p["pid"]) for p in cluster.status()["processes"] if p["running"])
+
+
+def test_the_last_of_two_clusters_takes_the_common_folders_along(
+    cluster_of: Callable[[int], Any], tmp_path: Path
+) -> None:
+    snapshot = _snapshot()
+    before = snapshot.take()
+    first, second = cluster_of(200), cluster_of(202)
+    second.config = tmp_path / "second.yaml"
+    first.up("--nodes", "1")
+    second.up("--nodes", "1")
+    first.down("--purge")
+    second.down("--purge")
+    assert before.difference(snapshot.take()) == {}

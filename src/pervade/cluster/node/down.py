@@ -30,7 +30,7 @@ def down(plan: Plan, report: Report, *, purge: bool = False, config: Path | None
 
     Only `plan.name`, `plan.state` and `plan.run` are used. OperatorError names what is left, if anything.
     """
-    parents = _made_parents(plan)
+    parents = [*_made_parents(plan), *_ours(plan)]
     with report("processes") as note:
         stopped = _stop_supervisor(plan)
         rest = supervision.marked(plan.run)
@@ -103,6 +103,11 @@ def _made_parents(plan: Plan) -> list[Path]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return [Path(p) for p in (plan.state / MADE).read_text().splitlines() if p.startswith("/")]
     return []
+
+
+def _ours(plan: Plan) -> list[Path]:
+    """The usual folders of all clusters, which the last of them takes along whoever made them."""
+    return [p for p in (plan.run.parent, plan.state.parent) if p.name == "pervade"]
 
 
 def _remove_empty(folders: list[Path]) -> None:
