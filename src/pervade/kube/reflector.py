@@ -110,7 +110,11 @@ class Store:
 
     def _tell(self, kind: str, old: Any, new: Any) -> None:
         for callback in self._callbacks:
-            callback(kind, old, new)
+            try:
+                callback(kind, old, new)
+            except Exception:
+                # One listener's fault over one object must not end the copy that all others live on.
+                log.exception("a listener failed", extra={"change": kind})
 
 
 def _key(obj: JSON) -> Key:

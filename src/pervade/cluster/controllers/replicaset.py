@@ -19,7 +19,7 @@ _BURST = 50
 
 
 class ReplicaSets:
-    """Counts what the API says right before it creates, so a restart never makes a pod too many."""
+    """Starts after the first complete list and remembers what it made until that is seen, so no pod is made twice."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub

@@ -48,9 +48,9 @@ class Scheduler:
 
     def _node(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
         if old is not None and new is not None:
-            same = old["spec"] == new["spec"] and old["metadata"].get("labels") == new["metadata"].get(
-                "labels"
-            )
+            same = old.get("spec") == new.get("spec") and old["metadata"].get("labels") == new[
+                "metadata"
+            ].get("labels")
             if same and (ob.condition(old, "Ready") or {}).get("status") == (
                 ob.condition(new, "Ready") or {}
             ).get("status"):

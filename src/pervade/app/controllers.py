@@ -1,0 +1,67 @@
+"""Composition root of the controllers: one client, one reflector per kind, one queue per controller."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from pervade.base import log as logs
+from pervade.cluster.controllers.accounts import Accounts
+from pervade.cluster.controllers.balancers import LoadBalancers
+from pervade.cluster.controllers.deployment import Deployments
+from pervade.cluster.controllers.endpoints import EndpointSlices
+from pervade.cluster.controllers.hub import Hub
+from pervade.cluster.controllers.replicaset import ReplicaSets
+from pervade.cluster.controllers.scheduler import Scheduler
+from pervade.cluster.plan import Plan, load
+from pervade.kube.client import Client
+
+log = logging.getLogger("pervade.controllers")
+
+
+async def main(plan: Plan) -> None:
+    async with Client.from_kubeconfig(plan.kubeconfig("controllers"), user_agent="controllers") as client:
+        hub = Hub(client, plan)
+        running = [
+            Accounts(hub, (plan.pki / "ca.crt").read_text()),
+            Scheduler(hub),
+            ReplicaSets(hub),
+            Deployments(hub),
+            EndpointSlices(hub),
+            LoadBalancers(hub),
+        ]
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        work = asyncio.create_task(_run(hub, running))
+        ended = asyncio.create_task(stop.wait())
+        await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def _run(
+    hub: Hub,
+    running: list[Accounts | Scheduler | ReplicaSets | Deployments | EndpointSlices | LoadBalancers],
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hub.run())
+        # Acting on half a list would make pods a second time.
+        await hub.synced()
+        log.info("serving", extra={"controllers": len(running)})
+        for one in running:
+            tasks.create_task(one.queue.run())
+
+
+if __name__ == "__main__":
+    logs.set_up()
+    parser = argparse.ArgumentParser(
+        prog="pervade-controllers", description="Controllers and scheduler of the cluster."
+    )
+    parser.add_argument("--plan", type=Path, required=True)
+    asyncio.run(main(load(parser.parse_args().plan)))
