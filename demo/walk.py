@@ -59,8 +59,12 @@ class Walk:
         begin = time.monotonic()
         try:
             done = subprocess.run(
-                ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=timeout,
+                ["bash", "-o", "pipefail", "-c", command],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
             )
             code, raw = done.returncode, done.stdout
         except subprocess.TimeoutExpired as late:
@@ -99,8 +103,24 @@ def step_1(walk: Walk) -> None:
     walk.expect("a kubeconfig context is current", context.out.strip() == walk.name, context.out)
 
 
-APPS = ("details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "sleep", "notsleep")
-ACCOUNTS = ("bookinfo-productpage", "bookinfo-details", "bookinfo-ratings", "bookinfo-reviews", "sleep", "notsleep")
+APPS = (
+    "details-v1",
+    "productpage-v1",
+    "ratings-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+    "sleep",
+    "notsleep",
+)
+ACCOUNTS = (
+    "bookinfo-productpage",
+    "bookinfo-details",
+    "bookinfo-ratings",
+    "bookinfo-reviews",
+    "sleep",
+    "notsleep",
+)
 
 
 def step_2(walk: Walk) -> None:
@@ -111,9 +131,13 @@ def step_2(walk: Walk) -> None:
     ready = walk.type("kubectl wait --for=condition=Available deployment --all --timeout=90s", timeout=120)
     walk.expect("every deployment is available", ready.code == 0, ready.out, ready.seconds)
     pods = walk.type("kubectl get pod,svc -o wide", show=24)
-    missing = [a for a in APPS if not any(f"pod/{a}-" in row and "Running" in row for row in pods.out.splitlines())]
+    missing = [
+        a for a in APPS if not any(f"pod/{a}-" in row and "Running" in row for row in pods.out.splitlines())
+    ]
     walk.expect("all eight pods run", not missing, f"missing: {missing}")
-    where = walk.type("kubectl get pods -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort | uniq -c")
+    where = walk.type(
+        "kubectl get pods -o jsonpath='{range .items[*]}{.spec.nodeName}{\"\\n\"}{end}' | sort | uniq -c"
+    )
     walk.expect("they are spread over both nodes", len(where.out.split()) == 4, where.out)
     accounts = walk.type("kubectl get serviceaccounts -o name")
     missing = [a for a in ACCOUNTS if f"serviceaccount/{a}" not in accounts.out.split()]
@@ -129,14 +153,28 @@ def step_5(walk: Walk) -> None:
     walk.heading(5, "without the mesh: plaintext from pod to pod")
     sniffed = _capture_on_link(walk)
     page = walk.type("kubectl exec deploy/sleep -- curl -s http://productpage:9080/ | head -n1")
-    walk.expect("productpage answers across the nodes", page.out.strip() == "<!DOCTYPE html>", page.out, page.seconds)
+    walk.expect(
+        "productpage answers across the nodes", page.out.strip() == "<!DOCTYPE html>", page.out, page.seconds
+    )
     captured = sniffed()
     source = walk.type("kubectl get pod -l app=sleep -o jsonpath='{.items[0].status.podIP}'")
     target = walk.type("kubectl get pod -l app=productpage -o jsonpath='{.items[0].status.podIP}'")
-    request = f"{source.out.strip()}." in captured and f"{target.out.strip()}.9080" in captured and "GET / HTTP/1.1" in captured
-    walk.expect("the link between the nodes shows readable HTTP from sleep's address to productpage's", request, captured[-600:])
-    full = walk.type("kubectl exec deploy/sleep -- curl -s http://productpage:9080/productpage | grep -o 'reviews-v[123]' | head -n1")
-    walk.expect("the page shows which version of reviews served", full.out.strip().startswith("reviews-v"), full.out)
+    request = (
+        f"{source.out.strip()}." in captured
+        and f"{target.out.strip()}.9080" in captured
+        and "GET / HTTP/1.1" in captured
+    )
+    walk.expect(
+        "the link between the nodes shows readable HTTP from sleep's address to productpage's",
+        request,
+        captured[-600:],
+    )
+    full = walk.type(
+        "kubectl exec deploy/sleep -- curl -s http://productpage:9080/productpage | grep -o 'reviews-v[123]' | head -n1"
+    )
+    walk.expect(
+        "the page shows which version of reviews served", full.out.strip().startswith("reviews-v"), full.out
+    )
 
 
 def _capture_on_link(walk: Walk) -> Callable[[], str]:
@@ -148,7 +186,10 @@ def _capture_on_link(walk: Walk) -> Callable[[], str]:
     made = walk.type(command)
     walk.expect("tcpdump runs on node-1's link by `kubectl debug node`", made.code == 0, made.out)
     found = walk.type("kubectl get pods -o name | grep node-debugger | tail -n1", show=1).out.strip()
-    subprocess.run(["kubectl", "wait", "--for=jsonpath={.status.phase}=Running", found, "--timeout=30s"], capture_output=True)
+    subprocess.run(
+        ["kubectl", "wait", "--for=jsonpath={.status.phase}=Running", found, "--timeout=30s"],
+        capture_output=True,
+    )
 
     def started() -> str:
         return subprocess.run(["kubectl", "logs", found], capture_output=True, text=True).stdout
@@ -180,7 +221,11 @@ def step_14(walk: Walk) -> None:
     before = walk.notes["before"]
     assert isinstance(before, snapshot.Snapshot)
     left = snapshot.difference(before, snapshot.take())
-    walk.expect("no process, interface, namespace, route, nft table, mount, cgroup or file of ours is left", not left, "\n".join(left))
+    walk.expect(
+        "no process, interface, namespace, route, nft table, mount, cgroup or file of ours is left",
+        not left,
+        "\n".join(left),
+    )
 
 
 STEPS = (step_1, step_2, step_5)
@@ -191,7 +236,9 @@ def _named(walk: Walk) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", action="store_true", help="leave the cluster up at the end")
     parser.add_argument("--step", action="store_true", help="wait for Enter after each step")
     parser.add_argument("--name", default="pervade", help="name of the cluster (default: pervade)")
@@ -203,7 +250,9 @@ def main() -> int:
         return 2
     from pervade.testing import snapshot
 
-    walk = Walk(options.name, sys.stdout.isatty() and "NO_COLOR" not in os.environ, options.step, options.keep)
+    walk = Walk(
+        options.name, sys.stdout.isatty() and "NO_COLOR" not in os.environ, options.step, options.keep
+    )
     walk.notes["before"] = snapshot.take()
     begin = time.monotonic()
     try:

@@ -44,7 +44,7 @@ def shell(title: str, user: str, body: str) -> str:
     else:
         who = (
             '<form action="/login" method="post"><input name="username" placeholder="user" aria-label="user">'
-            ' <button>Sign in</button></form>'
+            " <button>Sign in</button></form>"
         )
     return (
         "<!DOCTYPE html>\n"
@@ -65,7 +65,9 @@ def front(user: str) -> str:
 
 def page(call: Call, user: str) -> str:
     product = PRODUCTS[0]
-    status, details = get(host_of("DETAILS_HOSTNAME", "details"), _port("DETAILS_SERVICE_PORT"), "/details/0", call)
+    status, details = get(
+        host_of("DETAILS_HOSTNAME", "details"), _port("DETAILS_SERVICE_PORT"), "/details/0", call
+    )
     if status == 200:
         rows = "".join(
             f"<dt>{html.escape(label)}</dt><dd>{html.escape(str(details.get(key)))}</dd>"
@@ -82,7 +84,7 @@ def page(call: Call, user: str) -> str:
     return shell(
         str(product["title"]),
         user,
-        f'<h1>{title}</h1><p class=lead>{lead}</p><div class=grid><section><h2>Book Details</h2>{facts}</section>'
+        f"<h1>{title}</h1><p class=lead>{lead}</p><div class=grid><section><h2>Book Details</h2>{facts}</section>"
         f"<section><h2>Book Reviews</h2>{reviews_html(call)}</section></div>",
     )
 
@@ -90,7 +92,9 @@ def page(call: Call, user: str) -> str:
 def fetch_reviews(call: Call) -> tuple[int, Any]:
     """Reviews, asked for a second time when the first try fails."""
     for _ in range(2):
-        status, found = get(host_of("REVIEWS_HOSTNAME", "reviews"), _port("REVIEWS_SERVICE_PORT"), "/reviews/0", call, 3.0)
+        status, found = get(
+            host_of("REVIEWS_HOSTNAME", "reviews"), _port("REVIEWS_SERVICE_PORT"), "/reviews/0", call, 3.0
+        )
         if status == 200:
             return status, found
     return status or 503, {"error": "Sorry, product reviews are currently unavailable for this book."}
@@ -112,7 +116,7 @@ def reviews_html(call: Call) -> str:
         text, who = html.escape(str(review["text"])), html.escape(str(review["reviewer"]))
         out.append(f"<blockquote>{text}<cite>{who}</cite>{stars}</blockquote>")
     version, pod = html.escape(str(found.get("version") or "")), html.escape(str(found.get("podname") or ""))
-    return "".join(out) + f'<p class=served>Reviews served by: <b>reviews-{version}</b> · {pod}</p>'
+    return "".join(out) + f"<p class=served>Reviews served by: <b>reviews-{version}</b> · {pod}</p>"
 
 
 def user_of(call: Call) -> str:
@@ -133,9 +137,16 @@ def handle(call: Call) -> object:
     if path == "/login":
         name = (parse_qs(call.body.decode(errors="replace")).get("username") or [""])[0]
         cookie = "".join(c for c in name if c.isalnum() or c in "-_.")
-        return Answer(302, "", "text/plain", [("Location", "/productpage"), ("Set-Cookie", f"user={cookie}; Path=/; HttpOnly")])
+        return Answer(
+            302,
+            "",
+            "text/plain",
+            [("Location", "/productpage"), ("Set-Cookie", f"user={cookie}; Path=/; HttpOnly")],
+        )
     if path == "/logout":
-        return Answer(302, "", "text/plain", [("Location", "/productpage"), ("Set-Cookie", "user=; Path=/; Max-Age=0")])
+        return Answer(
+            302, "", "text/plain", [("Location", "/productpage"), ("Set-Cookie", "user=; Path=/; Max-Age=0")]
+        )
     if call.method not in ("GET", "HEAD"):
         return Answer(405, f"{call.method} is not served here\n", "text/plain", [("Allow", "GET, HEAD")])
     if path in ("/", "/index.html"):
@@ -154,11 +165,15 @@ def products(call: Call, rest: list[str]) -> object:
     if not rest[0].isdigit() or int(rest[0]) >= len(PRODUCTS):
         return Answer(404, {"error": "no such product"})
     if len(rest) == 1:
-        status, found = get(host_of("DETAILS_HOSTNAME", "details"), _port("DETAILS_SERVICE_PORT"), f"/details/{rest[0]}", call)
+        status, found = get(
+            host_of("DETAILS_HOSTNAME", "details"), _port("DETAILS_SERVICE_PORT"), f"/details/{rest[0]}", call
+        )
     elif rest[1] == "reviews":
         status, found = fetch_reviews(call)
     elif rest[1] == "ratings":
-        status, found = get(host_of("RATINGS_HOSTNAME", "ratings"), _port("RATINGS_SERVICE_PORT"), f"/ratings/{rest[0]}", call)
+        status, found = get(
+            host_of("RATINGS_HOSTNAME", "ratings"), _port("RATINGS_SERVICE_PORT"), f"/ratings/{rest[0]}", call
+        )
     else:
         return Answer(404, {"error": "not found"})
     return Answer(status or 503, found or {"error": "currently unavailable"})

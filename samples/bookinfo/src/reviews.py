@@ -25,17 +25,31 @@ def handle(call: Call) -> object:
     number = path.removeprefix("/reviews/")
     if not number.isdigit():
         return Answer(400, {"error": "please provide numeric product id"})
-    reviews: list[dict[str, object]] = [{"reviewer": f"Reviewer{i}", "text": text} for i, text in enumerate(TEXTS, 1)]
+    reviews: list[dict[str, object]] = [
+        {"reviewer": f"Reviewer{i}", "text": text} for i, text in enumerate(TEXTS, 1)
+    ]
     if STARS:
         # A slow or absent ratings service must not take the reviews with it.
-        status, found = get(host_of("RATINGS_HOSTNAME", "ratings"), _port("RATINGS_SERVICE_PORT"), f"/ratings/{number}", call, 2.5)
+        status, found = get(
+            host_of("RATINGS_HOSTNAME", "ratings"),
+            _port("RATINGS_SERVICE_PORT"),
+            f"/ratings/{number}",
+            call,
+            2.5,
+        )
         for review in reviews:
             if status == 200:
                 review["rating"] = {"stars": found["ratings"].get(review["reviewer"]), "color": COLOUR}
             else:
                 review["rating"] = {"error": "Ratings service is currently unavailable"}
     pod = os.environ.get("HOSTNAME", "")
-    return {"id": number, "podname": pod, "clustername": os.environ.get("CLUSTER_NAME"), "version": VERSION, "reviews": reviews}
+    return {
+        "id": number,
+        "podname": pod,
+        "clustername": os.environ.get("CLUSTER_NAME"),
+        "version": VERSION,
+        "reviews": reviews,
+    }
 
 
 def _port(variable: str) -> int:

@@ -25,7 +25,9 @@ _TIMEOUT = 10.0
 class Answer(Exception):
     """An answer other than 200 with JSON; raise it anywhere in a handler."""
 
-    def __init__(self, status: int, body: Any = None, content_type: str = "application/json", headers: Any = ()) -> None:
+    def __init__(
+        self, status: int, body: Any = None, content_type: str = "application/json", headers: Any = ()
+    ) -> None:
         super().__init__(status)
         self.status, self.body, self.content_type, self.headers = status, body, content_type, list(headers)
 

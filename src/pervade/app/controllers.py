@@ -20,12 +20,13 @@ from pervade.cluster.plan import Plan, load
 from pervade.kube.client import Client
 
 log = logging.getLogger("pervade.controllers")
+Controller = Accounts | Scheduler | ReplicaSets | Deployments | EndpointSlices | LoadBalancers
 
 
 async def main(plan: Plan) -> None:
     async with Client.from_kubeconfig(plan.kubeconfig("controllers"), user_agent="controllers") as client:
         hub = Hub(client, plan)
-        running = [
+        running: list[Controller] = [
             Accounts(hub, (plan.pki / "ca.crt").read_text()),
             Scheduler(hub),
             ReplicaSets(hub),
@@ -45,10 +46,7 @@ async def main(plan: Plan) -> None:
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def _run(
-    hub: Hub,
-    running: list[Accounts | Scheduler | ReplicaSets | Deployments | EndpointSlices | LoadBalancers],
-) -> None:
+async def _run(hub: Hub, running: list[Controller]) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run())
         # Acting on half a list would make pods a second time.

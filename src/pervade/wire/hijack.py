@@ -43,7 +43,7 @@ class Hijacked(web.StreamResponse):
         return None
 
 
-def take(request: web.Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def take(request: web.BaseRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Reader and writer of the connection of an upgrade request; ConnectionError when the client is gone."""
     transport, protocol = request.transport, request.protocol
     if transport is None:

@@ -237,7 +237,13 @@ def data_of(obj: JSON) -> dict[str, bytes]:
 
 
 def write_atomically(folder: Path, files: Files, group: int | None = None) -> bool:
-    """Make `folder` show exactly `files` (path → content, mode); False when it did already. O(bytes)."""
+    """Make `folder` show exactly `files` (path → content, mode); False when it did already. O(bytes).
+
+    Raises VolumeError for a path that would leave the folder.
+    """
+    for path in files:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise VolumeError(f"path {path!r} leaves the volume")
     current = folder / "..data"
     if current.is_symlink() and _contents(current) == files:
         return False

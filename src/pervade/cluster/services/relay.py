@@ -39,11 +39,16 @@ class Relay:
         self.refused = {}
         for one in sorted(wanted - self._open.keys()):
             try:
-                self._open[one] = await (self._listen_tcp(one) if one.protocol == "tcp" else self._listen_udp(one))
+                self._open[one] = await (
+                    self._listen_tcp(one) if one.protocol == "tcp" else self._listen_udp(one)
+                )
             except OSError as error:
                 self.refused[one] = str(error)
                 fields = {"address": f"{one.address}:{one.port}", "service": one.service, "error": str(error)}
-                log.warning("not published on the host: stop what listens there, or use the node's address", extra=fields)
+                log.warning(
+                    "not published on the host: stop what listens there, or use the node's address",
+                    extra=fields,
+                )
 
     def close(self) -> None:
         for one in self._open.values():
@@ -60,7 +65,10 @@ class Relay:
     def dump(self) -> dict[str, Any]:
         """What is published and what could not be."""
         rows = {f"{p.protocol}://{p.address}:{p.port}": p.service for p in sorted(self._open)}
-        return {"published": rows, "refused": {f"{p.address}:{p.port}": why for p, why in self.refused.items()}}
+        return {
+            "published": rows,
+            "refused": {f"{p.address}:{p.port}": why for p, why in self.refused.items()},
+        }
 
     async def _listen_tcp(self, one: Published) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,7 +89,9 @@ class Relay:
             sock.setblocking(False)
             try:
                 # A node without an endpoint of a `Local` service drops: the next one is asked after a second.
-                await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, (address, port)), _DIAL_TIMEOUT)
+                await asyncio.wait_for(
+                    asyncio.get_running_loop().sock_connect(sock, (address, port)), _DIAL_TIMEOUT
+                )
                 return await asyncio.open_connection(sock=sock, limit=_CHUNK)
             except (OSError, TimeoutError) as error:
                 sock.close()

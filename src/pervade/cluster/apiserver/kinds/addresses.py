@@ -145,7 +145,9 @@ class Addresses:
         holder = self._ips.get(ip)
         if holder == owner:
             return None
-        if holder is not None and not (holder == "reserved" and owner in ("default/kubernetes", "kube-system/kube-dns")):
+        if holder is not None and not (
+            holder == "reserved" and owner in ("default/kubernetes", "kube-system/kube-dns")
+        ):
             text = f'Invalid value: "{ip}": failed to allocate IP {ip}: provided IP is already allocated'
             return Cause(field, text)
         self._ips[ip] = owner

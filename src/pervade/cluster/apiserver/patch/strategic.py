@@ -24,7 +24,8 @@ def apply(node: Node, original: JSON, patch: JSON) -> JSON:
 def _object(node: Node, original: JSON, patch: JSON, path: str) -> JSON:
     directive = patch.get("$patch")
     if directive == "replace":
-        return _clean({k: v for k, v in patch.items() if k != "$patch"})
+        whole: JSON = _clean({k: v for k, v in patch.items() if k != "$patch"})
+        return whole
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):

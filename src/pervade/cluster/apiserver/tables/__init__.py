@@ -8,7 +8,9 @@ from typing import Any
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 
 
-def table(kind: Kind, objects: list[JSON], *, include_object: str = "Metadata", now: datetime | None = None) -> JSON:
+def table(
+    kind: Kind, objects: list[JSON], *, include_object: str = "Metadata", now: datetime | None = None
+) -> JSON:
     """Rows of `objects` with the columns every kind has (name and age)."""
     del kind
     at = now or datetime.now(UTC)
@@ -23,4 +25,10 @@ def table(kind: Kind, objects: list[JSON], *, include_object: str = "Metadata", 
         shown = {"Metadata": shown, "Object": obj, "None": None}.get(include_object, shown)
         seconds = int((at - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds())
         rows.append({"cells": [meta["name"], f"{seconds}s"], "object": shown})
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": columns, "rows": rows}
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {},
+        "columnDefinitions": columns,
+        "rows": rows,
+    }

@@ -1,0 +1,1 @@
+"""Admission: what the server adds to objects, and what it refuses, after their author is known."""
