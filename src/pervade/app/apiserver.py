@@ -36,7 +36,7 @@ def settings_of(plan: Plan) -> Settings:
 
 
 def tls(plan: Plan) -> ssl.SSLContext:
-    """TLS 1.2 and up with the cluster's serving certificate; client certificates are asked for, not demanded."""
+    """TLS 1.2 and up with the cluster's serving certificate; client certificates of its CA are demanded."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plan.pki / "ca.crt"))
     context.load_cert_chain(plan.pki / "apiserver.crt", plan.pki / "apiserver.key")
     # Who shows a certificate of the cluster's CA is an administrator until authentication and RBAC are wired
