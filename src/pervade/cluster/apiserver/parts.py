@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pervade.cluster.apiserver import typed
+from pervade.cluster.apiserver.admission.chain import Chain
+from pervade.cluster.apiserver.auth import default_roles
+from pervade.cluster.apiserver.auth.authenticate import Authenticator
+from pervade.cluster.apiserver.auth.rbac import Authorizer
+from pervade.cluster.apiserver.auth.reviews import Reviews
+from pervade.cluster.apiserver.auth.tokens import Tokens
 from pervade.cluster.apiserver.kinds.addresses import Addresses
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
@@ -24,7 +32,9 @@ from pervade.cluster.apiserver.rest.server import Server
 from pervade.cluster.apiserver.rest.status import StatusError
 from pervade.cluster.apiserver.schema.openapi import Documents
 from pervade.cluster.apiserver.store.state import State
-from pervade.cluster.plan import KUBERNETES_VERSION
+from pervade.cluster.apiserver.streams.kubelet import Kubelets
+from pervade.cluster.plan import KUBELET_PORT, KUBERNETES_VERSION
+from pervade.host import netns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +59,12 @@ class Settings:
     dns_address: str = "10.96.0.10"
     api_address: str | None = None
     server_address: str = "127.0.0.1:6443"
+    pki: Path | None = None
+    """Keys and certificates; without them (development) every caller is an administrator."""
+    fabric: Path | None = None
+    """Network namespace from which kubelets are dialled."""
+    nodes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Node name → address."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -77,6 +93,9 @@ class Parts:
             address=where,
             service_ip=self.settings.kubernetes_address if where else None,
         )
+        if self.settings.pki is not None:
+            for plural, obj in default_roles.objects():
+                await bootstrap.put(self.api, Everyone(), plural, obj, group="rbac.authorization.k8s.io")
 
     addresses: Addresses = dataclasses.field(kw_only=True)
     definitions: Definitions = dataclasses.field(kw_only=True)
@@ -139,15 +158,50 @@ def assemble(settings: Settings) -> Parts:
         address=settings.server_address,
         dumps={"addresses": lambda: dict(addresses.figures())},
     )
-    server = Server(
+    server = _guarded(settings, api, plain, metrics) if settings.pki else _open(api, plain, metrics)
+    plain.checks["shutdown"] = lambda: "stopping" if server.stopping else ""
+    return Parts(settings, state, api, server, addresses=addresses, definitions=definitions)
+
+
+def _open(api: Api, plain: Plain, metrics: Metrics) -> Server:
+    """The development mode: no credentials, everything allowed."""
+    return Server(
         api,
         plain,
         authenticate=lambda _http: Everyone(),
         authorize=lambda _user, _info: None,
         metrics=metrics,
     )
-    plain.checks["shutdown"] = lambda: "stopping" if server.stopping else ""
-    return Parts(settings, state, api, server, addresses=addresses, definitions=definitions)
+
+
+def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Server:
+    """Certificates and tokens say who calls, RBAC what they may; pods get their account, streams their kubelet."""
+    assert settings.pki is not None
+    tokens = Tokens(api.state, (settings.pki / "sa.key").read_bytes(), "https://kubernetes.default.svc")
+    authorizer = Authorizer(api.state)
+    authenticator = Authenticator(tokens, authorizer.refuse)
+    api.admission = Chain(api.state)
+    api.reviews = Reviews(api.state, tokens, authorizer).table()
+    context = ssl.create_default_context(cafile=str(settings.pki / "ca.crt"))
+    client = settings.pki / "apiserver-kubelet-client"
+    context.load_cert_chain(f"{client}.crt", f"{client}.key")
+
+    def dial(_address: str, _port: int) -> socket.socket:
+        assert settings.fabric is not None
+        return netns.inside(settings.fabric, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+    def address_of(node: str) -> tuple[str, int] | None:
+        found = settings.nodes.get(node)
+        return (found, KUBELET_PORT) if found else None
+
+    return Server(
+        api,
+        plain,
+        authenticate=authenticator.user,
+        authorize=authorizer.refuse,
+        connect=Kubelets(context, dial, address_of).table(),
+        metrics=metrics,
+    )
 
 
 def _prepare(
