@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -220,11 +221,11 @@ def step_14(walk: Walk) -> None:
 
     before = walk.notes["before"]
     assert isinstance(before, snapshot.Snapshot)
-    left = snapshot.difference(before, snapshot.take())
+    left = before.difference(snapshot.take())
     walk.expect(
         "no process, interface, namespace, route, nft table, mount, cgroup or file of ours is left",
         not left,
-        "\n".join(left),
+        "\n".join(f"{part}: gone {gone}, new {new}" for part, (gone, new) in left.items()),
     )
 
 
@@ -250,6 +251,9 @@ def main() -> int:
         return 2
     from pervade.testing import snapshot
 
+    # kubectl's cache of discovery answers is not the cluster's: it goes with this run.
+    cache = tempfile.TemporaryDirectory(prefix="pervade-walk-")
+    os.environ["KUBECACHEDIR"] = cache.name
     walk = Walk(
         options.name, sys.stdout.isatty() and "NO_COLOR" not in os.environ, options.step, options.keep
     )

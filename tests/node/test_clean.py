@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -14,24 +13,12 @@ from typing import Any
 import pytest
 
 from pervade.host import processes
+from pervade.testing import snapshot
 
 pytestmark = pytest.mark.live
 
 
-def _snapshot() -> Any:
-    spec = importlib.util.spec_from_file_location("snapshot", Path(__file__).with_name("snapshot.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["snapshot"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_up_and_down_leave_the_machine_as_it_was(cluster_of: Callable[[int], Any]) -> None:
-    snapshot = _snapshot()
     cluster = cluster_of(180)
     before = snapshot.take()
     cluster.up()
@@ -46,7 +33,6 @@ def test_up_and_down_leave_the_machine_as_it_was(cluster_of: Callable[[int], Any
 def test_a_cluster_whose_parts_were_all_killed_goes_without_a_trace(
     cluster_of: Callable[[int], Any],
 ) -> None:
-    snapshot = _snapshot()
     cluster = cluster_of(182)
     before = snapshot.take()
     cluster.up()
@@ -56,7 +42,6 @@ def test_a_cluster_whose_parts_were_all_killed_goes_without_a_trace(
 
 
 def test_damaged_state_and_a_lost_run_folder_do_not_stop_down(cluster_of: Callable[[int], Any]) -> None:
-    snapshot = _snapshot()
     cluster = cluster_of(184)
     before = snapshot.take()
     cluster.up()
@@ -89,7 +74,6 @@ def _kill_everything(cluster: Any) -> None:
 def test_the_last_of_two_clusters_takes_the_common_folders_along(
     cluster_of: Callable[[int], Any], tmp_path: Path
 ) -> None:
-    snapshot = _snapshot()
     before = snapshot.take()
     first, second = cluster_of(200), cluster_of(202)
     second.config = tmp_path / "second.yaml"

@@ -26,7 +26,11 @@ log = logging.getLogger("pervade.kubelet")
 
 async def main(plan: Plan, name: str) -> None:
     cri = Cri(plan.cri_socket(name))
-    async with Client.from_kubeconfig(plan.kubeconfig(f"kubelet-{name}"), user_agent="kubelet") as client:
+    # Two identities in one process: a node may see its own pods only, its service rules all Services.
+    async with (
+        Client.from_kubeconfig(plan.kubeconfig(f"kubelet-{name}"), user_agent="kubelet") as client,
+        Client.from_kubeconfig(plan.kubeconfig(f"services-{name}"), user_agent="services") as services,
+    ):
         node = Node(plan, name, cri, client, Reflector(client, SERVICES))
         kubelet = Kubelet(node)
         server = KubeletServer(node, kubelet.find, lambda: [w.pod for w in kubelet.workers.values()])
@@ -35,7 +39,7 @@ async def main(plan: Plan, name: str) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        work = [asyncio.create_task(kubelet.run()), asyncio.create_task(proxy.run(client, plan, name))]
+        work = [asyncio.create_task(kubelet.run()), asyncio.create_task(proxy.run(services, plan, name))]
         gc.collect()
         gc.freeze()
         ended = asyncio.create_task(stop.wait())
