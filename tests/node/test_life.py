@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pervade.testing.wait import until
 
 pytestmark = pytest.mark.live
 PODS = """
@@ -26,16 +27,6 @@ spec:
   containers:
   - {name: c, image: nicolaka/netshoot, command: [python3, -m, http.server, "8080", --bind, "::"]}
 """
-
-
-def until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true answer of `what`, asked every 0.2 s."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if answer := what():
-            return answer
-        time.sleep(0.2)
-    raise AssertionError("it never came")
 
 
 @pytest.fixture

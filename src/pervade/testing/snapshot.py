@@ -15,7 +15,14 @@ from pathlib import Path
 
 FOLDERS = ("/run", "/var/lib", "/var/run", "/etc", "/tmp", "/opt", "/root/.kube")
 # Written by anyone at any time: other tests, the shell that runs this one, package tools.
-_NOISE = ("/tmp/bash_jobs", "/tmp/pytest", "/tmp/pervade-import", "/tmp/pervade-walk-", "/run/utmp", "/tmp/hsperfdata")
+_NOISE = (
+    "/tmp/bash_jobs",
+    "/tmp/pytest",
+    "/tmp/pervade-import",
+    "/tmp/pervade-walk-",
+    "/run/utmp",
+    "/tmp/hsperfdata",
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
@@ -9,7 +11,7 @@ from pervade.cluster.apiserver.patch import PatchError, json_patch, strategic
 from pervade.cluster.apiserver.rest import answer
 from pervade.cluster.apiserver.rest.context import Request
 from pervade.cluster.apiserver.rest.status import StatusError, bad_request
-from pervade.cluster.apiserver.schema import builtin, strict
+from pervade.cluster.apiserver.schema import builtin, openapi_v2, strict
 from pervade.cluster.apiserver.schema.openapi import Documents
 from pervade.cluster.apiserver.schema.tree import ANY
 from pervade.wire.http import web
@@ -81,4 +83,11 @@ class OpenApi:
                 if "hash" in http.query:
                     response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
                 return response
+        if path == "/openapi/v2":
+            if not {openapi_v2.MEDIA, openapi_v2.SAID} & set(
+                re.split(r"[,; ]+", http.headers.get("Accept", ""))
+            ):
+                return web.Response(status=406, text=f"this document is served as {openapi_v2.MEDIA}\n")
+            whole = await asyncio.to_thread(self.documents.version_2)
+            return web.Response(body=whole, content_type=openapi_v2.SAID)
         return web.Response(status=404, text="404 page not found\n")

@@ -15,7 +15,7 @@ import msgspec
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
-from pervade.cluster.apiserver.schema import builtin
+from pervade.cluster.apiserver.schema import builtin, openapi_v2
 
 _GVK = "x-kubernetes-group-version-kind"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
@@ -56,6 +56,19 @@ class Documents:
         if kept is None or kept[0] != mark:
             encoded = msgspec.json.encode(document(kinds))
             kept = self._kept[path] = mark, zlib.compress(encoded, 6)
+        return zlib.decompress(kept[1])
+
+    def version_2(self) -> bytes:
+        """`/openapi/v2` as protobuf: the definitions of every kind; about 0.4 s when it is made."""
+        kinds = list(self.registry)
+        mark = _hash(kinds)
+        kept = self._kept.get("v2")
+        if kept is None or kept[0] != mark:
+            all_ = builtin.definitions()
+            components: dict[str, JSON] = {}
+            for kind in kinds:
+                _component(kind, all_, components)
+            kept = self._kept["v2"] = mark, zlib.compress(openapi_v2.encode(components), 6)
         return zlib.decompress(kept[1])
 
 
@@ -190,7 +203,9 @@ def _plain(value: Any) -> Any:
             out[key] = [v for v in inner if v is not None]
         else:
             out[key] = _plain(inner)
-    ref = out.pop("$ref", None)
-    if ref is not None:
+    ref = out.get("$ref")
+    # A map of properties may name one "$ref" (JSONSchemaProps does); then it is no reference.
+    if isinstance(ref, str):
+        del out["$ref"]
         return {"$ref": ref} if not out else {**out, "allOf": [{"$ref": ref}]}
     return out

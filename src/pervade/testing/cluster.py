@@ -1,20 +1,18 @@
-"""A real cluster for the stories of this folder, by the command line as a user types it."""
+"""A real cluster for a test, by the command line as a user types it."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-KUBECTL = Path("/var/cache/pervade/bin/kubectl-1.32")
+CACHE = Path(os.environ.get("PERVADE_CACHE", "/var/cache/pervade"))
+KUBECTL = CACHE / "bin" / "kubectl-1.32"
+STATE, RUN = Path("/var/lib/pervade"), Path("/run/pervade")
 
 
 def free_port() -> int:
@@ -24,11 +22,11 @@ def free_port() -> int:
 
 
 class Cluster:
-    """One cluster of a test: its own name, address plan and kubeconfig, removed in the end."""
+    """One cluster of a test: its own name, address plan (from one octet) and kubeconfig below `folder`."""
 
     def __init__(self, name: str, octet: int, folder: Path) -> None:
         self.name, self.config = name, folder / "kubeconfig.yaml"
-        self.state, self.run_dir = Path("/var/lib/pervade") / name, Path("/run/pervade") / name
+        self.state, self.run_dir = STATE / name, RUN / name
         self.flags = [
             "--name",
             name,
@@ -83,23 +81,6 @@ class Cluster:
         assert not check or done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
-
-@pytest.fixture
-def machine() -> None:
-    """Skip, with the reason, where no real node can run."""
-    if os.geteuid() != 0 or not shutil.which("containerd"):
-        pytest.skip("needs root and containerd")
-
-
-@pytest.fixture
-def cluster_of(machine: None, tmp_path: Path) -> Iterator[Callable[[int], Cluster]]:
-    """Make a cluster of this test with an octet of its address plan; it is purged afterwards, also on failure."""
-    made: list[Cluster] = []
-
-    def make(octet: int) -> Cluster:
-        made.append(Cluster(f"h6-{octet}-{os.getpid()}", octet, tmp_path))
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        cluster.pervade("down", "--name", cluster.name, "--purge", check=False)
+    def jsonpath(self, what: str, path: str) -> str:
+        """A field of an object, as kubectl prints it."""
+        return self.kubectl("get", what, "-o", f"jsonpath={path}").strip()
