@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PERVADE_CACHE := $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages kubectl images demo test test-cluster test-all lint format changelog clean
+.PHONY: help setup packages kubectl images demo test test-all lint format changelog clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,12 +41,10 @@ lint: .venv/.stamp ## style, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint ## the gate: unit tests in parallel, then the live stories that need no cluster
+test: setup lint ## the gate: unit and HTTP-level tests, stories on real nodes, the walk
 	$(PY) -m pytest -n 2 -m "not live and not matrix"
-	$(PY) -m pytest -m "live and not matrix" tests/services
-
-test-cluster: setup lint ## stories on real nodes (not in the gate yet: see README, State)
 	$(PY) -m pytest -m "live and not matrix"
+	$(PY) demo/walk.py
 
 test-all: setup lint ## everything, the large matrices too
 	$(PY) -m pytest -n 2 -m "not live"
