@@ -1,4 +1,4 @@
-"""Objects as rows: meta.k8s.io/v1 Table."""
+"""Objects as rows: meta.k8s.io/v1 Table, the columns by kind."""
 
 from __future__ import annotations
 
@@ -6,29 +6,76 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
+from pervade.cluster.apiserver.tables import core, network, pods, workloads
+from pervade.cluster.apiserver.tables.column import Printer
+
+_PRINTERS: dict[str, Printer] = {
+    "pods": pods.PODS,
+    "nodes": core.NODES,
+    "namespaces": core.NAMESPACES,
+    "configmaps": core.CONFIGMAPS,
+    "secrets": core.SECRETS,
+    "serviceaccounts": core.ACCOUNTS,
+    "events": core.EVENTS,
+    "events.events.k8s.io": core.EVENTS,
+    "services": network.SERVICES,
+    "endpoints": network.ENDPOINTS,
+    "endpointslices.discovery.k8s.io": network.SLICES,
+    "ingresses.networking.k8s.io": network.INGRESSES,
+    "networkpolicies.networking.k8s.io": network.NETWORK_POLICIES,
+    "deployments.apps": workloads.DEPLOYMENTS,
+    "replicasets.apps": workloads.REPLICASETS,
+    "daemonsets.apps": workloads.DAEMONSETS,
+    "statefulsets.apps": workloads.STATEFULSETS,
+    "controllerrevisions.apps": core.REVISIONS,
+    "jobs.batch": workloads.JOBS,
+    "cronjobs.batch": workloads.CRONJOBS,
+    "leases.coordination.k8s.io": core.LEASES,
+    "roles.rbac.authorization.k8s.io": core.CREATED,
+    "clusterroles.rbac.authorization.k8s.io": core.CREATED,
+    "rolebindings.rbac.authorization.k8s.io": core.BINDINGS,
+    "clusterrolebindings.rbac.authorization.k8s.io": core.BINDINGS,
+    "customresourcedefinitions.apiextensions.k8s.io": core.CREATED,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": core.WEBHOOKS,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": core.WEBHOOKS,
+    "priorityclasses.scheduling.k8s.io": core.PRIORITIES,
+    "poddisruptionbudgets.policy": core.BUDGETS,
+    "horizontalpodautoscalers.autoscaling": core.SCALERS,
+    "storageclasses.storage.k8s.io": core.STORAGE_CLASSES,
+    "certificatesigningrequests.certificates.k8s.io": core.REQUESTS,
+}
+
+
+def printer_for(kind: Kind) -> Printer:
+    """A kind's columns; name and age for a kind without its own."""
+    return _PRINTERS.get(kind.group_resource, core.PLAIN)
 
 
 def table(
     kind: Kind, objects: list[JSON], *, include_object: str = "Metadata", now: datetime | None = None
 ) -> JSON:
-    """Rows of `objects` with the columns every kind has (name and age)."""
-    del kind
+    """Rows of `objects`; each carries the object's metadata, the object or nothing. O(objects)."""
     at = now or datetime.now(UTC)
-    columns = [
-        {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-        {"name": "Age", "type": "string", "format": "", "description": "", "priority": 0},
-    ]
+    form = printer_for(kind)
     rows = []
     for obj in objects:
-        meta = obj["metadata"]
-        shown: Any = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-        shown = {"Metadata": shown, "Object": obj, "None": None}.get(include_object, shown)
-        seconds = int((at - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds())
-        rows.append({"cells": [meta["name"], f"{seconds}s"], "object": shown})
+        row: JSON = {"cells": form.cells(obj, at)}
+        shown = _carried(obj, include_object)
+        if shown is not None:
+            row["object"] = shown
+        rows.append(row)
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {},
-        "columnDefinitions": columns,
+        "columnDefinitions": [c.definition() for c in form.columns],
         "rows": rows,
     }
+
+
+def _carried(obj: JSON, include: str) -> Any:
+    if include == "Object":
+        return obj
+    if include == "None":
+        return None
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
