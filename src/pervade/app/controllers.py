@@ -7,20 +7,34 @@ import asyncio
 import logging
 import signal
 from pathlib import Path
+from typing import Protocol
 
 from pervade.base import log as logs
 from pervade.cluster.controllers.accounts import Accounts
 from pervade.cluster.controllers.balancers import LoadBalancers
+from pervade.cluster.controllers.daemonset import DaemonSets
 from pervade.cluster.controllers.deployment import Deployments
 from pervade.cluster.controllers.endpoints import EndpointSlices
+from pervade.cluster.controllers.garbage import Garbage
 from pervade.cluster.controllers.hub import Hub
+from pervade.cluster.controllers.job import Jobs
+from pervade.cluster.controllers.namespaces import NamespaceEnd
+from pervade.cluster.controllers.nodes import Nodes
+from pervade.cluster.controllers.queue import WorkQueue
 from pervade.cluster.controllers.replicaset import ReplicaSets
 from pervade.cluster.controllers.scheduler import Scheduler
+from pervade.cluster.controllers.statefulset import StatefulSets
 from pervade.cluster.plan import Plan, load
 from pervade.kube.client import Client
 
 log = logging.getLogger("pervade.controllers")
-Controller = Accounts | Scheduler | ReplicaSets | Deployments | EndpointSlices | LoadBalancers
+
+
+class Controller(Protocol):
+    """What a controller is to this process."""
+
+    @property
+    def queue(self) -> WorkQueue: ...
 
 
 async def main(plan: Plan) -> None:
@@ -33,11 +47,17 @@ async def main(plan: Plan) -> None:
             Deployments(hub),
             EndpointSlices(hub),
             LoadBalancers(hub),
+            DaemonSets(hub),
+            StatefulSets(hub),
+            Jobs(hub),
+            NamespaceEnd(hub),
+            nodes := Nodes(hub),
+            garbage := Garbage(hub),
         ]
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        work = asyncio.create_task(_run(hub, running))
+        work = asyncio.create_task(_run(hub, running, nodes, garbage))
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -46,7 +66,7 @@ async def main(plan: Plan) -> None:
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def _run(hub: Hub, running: list[Controller]) -> None:
+async def _run(hub: Hub, running: list[Controller], nodes: Nodes, garbage: Garbage) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run())
         # Acting on half a list would make pods a second time.
@@ -54,6 +74,8 @@ async def _run(hub: Hub, running: list[Controller]) -> None:
         log.info("serving", extra={"controllers": len(running)})
         for one in running:
             tasks.create_task(one.queue.run())
+        tasks.create_task(nodes.evictions.run())
+        tasks.create_task(garbage.follow())
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def _files(folders: Iterable[str]) -> Iterable[str]:
         if Path(top).is_symlink():
             continue
         for folder, inner, names in os.walk(top):
-            inner[:] = [i for i in inner if not f"{folder}/{i}".startswith(_NOISE)]
+            # Byte code of a checkout below one of the folders is the interpreter's cache.
+            inner[:] = [i for i in inner if i != "__pycache__" and not f"{folder}/{i}".startswith(_NOISE)]
             for name in (*inner, *names):
                 path = f"{folder}/{name}"
                 if not path.startswith(_NOISE):

@@ -38,6 +38,10 @@ class Hub:
             self._reflectors[res] = Reflector(self.client, res, trim=without_managed_fields)
         return self._reflectors[res]
 
+    def watched(self, res: Resource) -> bool:
+        """Whether a controller asked for this kind before the start."""
+        return res in self._reflectors
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for one in self._reflectors.values():

@@ -1,0 +1,106 @@
+"""Pods of one owner: found by reference, made once, deleted once. What the workload controllers share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from pervade.cluster.controllers import objects as ob
+from pervade.cluster.controllers.hub import Hub
+from pervade.cluster.controllers.objects import JSON
+from pervade.cluster.controllers.queue import WorkQueue
+from pervade.kube.errors import ApiError
+from pervade.kube.reflector import Reflector
+from pervade.kube.resources import PODS, Resource
+
+_PATIENCE = 5.0
+
+
+class OwnedPods:
+    """The pods that objects of `res` control; an owner is woken when one of them changes.
+
+    What was made or deleted a moment ago is remembered until the reflector shows it: an owner with such
+    pods is `settled()` only then, so nothing is made twice.
+    """
+
+    def __init__(self, hub: Hub, res: Resource, queue: WorkQueue, component: str) -> None:
+        self.hub, self.res, self.queue, self.component = hub, res, queue, component
+        self.pods: Reflector = hub.watch(PODS)
+        self._owners: dict[str, set[tuple[str, str]]] = {}
+        self._made: dict[Hashable, dict[str, float]] = {}
+        self.pods.on_change(self._changed)
+
+    def _changed(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
+        for pod, there in ((old, False), (new, True)):
+            ref = ob.owner(pod) if pod else None
+            if pod is None or ref is None or ref["kind"] != self.res.kind:
+                continue
+            held = self._owners.setdefault(ref["uid"], set())
+            if there:
+                held.add(ob.key_of(pod))
+            else:
+                held.discard(ob.key_of(pod))
+            if not held:
+                del self._owners[ref["uid"]]
+            key = (pod["metadata"]["namespace"], ref["name"])
+            if there:
+                self._made.get(key, {}).pop(pod["metadata"]["name"], None)
+            self.queue.add(key)
+
+    def of(self, owner: JSON) -> list[JSON]:
+        """Every pod of an owner, ended and terminating ones too; O(its pods)."""
+        found = [self.pods.get(*key) for key in self._owners.get(owner["metadata"]["uid"], ())]
+        return [p for p in found if p is not None]
+
+    def settled(self, owner: JSON) -> bool:
+        """Whether the reflector shows all that was made for the owner."""
+        held = self._made.get(ob.key_of(owner), {})
+        now = time.monotonic()
+        for name in [n for n, at in held.items() if now - at > _PATIENCE]:
+            del held[name]
+        return not held
+
+    async def make(self, owner: JSON, pod: JSON) -> JSON:
+        """Create a pod and say so in an event. ApiError when it is refused (said too)."""
+        try:
+            made = await self.hub.client.create(PODS, pod)
+        except ApiError as error:
+            if not error.already_exists:
+                self.say(owner, "FailedCreate", f"Error creating: {error.message}", warn=True)
+            raise
+        key = ob.key_of(owner)
+        if self.pods.get(made["metadata"]["namespace"], made["metadata"]["name"]) is None:
+            self._made.setdefault(key, {})[made["metadata"]["name"]] = time.monotonic()
+        self.say(owner, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
+        return made
+
+    async def drop(self, owner: JSON, pod: JSON) -> None:
+        """Delete a pod; one that is gone already is fine."""
+        meta = pod["metadata"]
+        try:
+            await self.hub.client.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"])
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+            return
+        self.say(owner, "SuccessfulDelete", f"Deleted pod: {meta['name']}")
+
+    def say(self, owner: JSON, reason: str, message: str, *, warn: bool = False) -> None:
+        self.hub.event(owner, self.res.api_version, self.res.kind, self.component, reason, message, warn=warn)
+
+    def forget(self, key: Hashable) -> None:
+        self._made.pop(key, None)
+
+
+async def write_status(hub: Hub, res: Resource, obj: JSON, status: JSON, empty: Callable[[str], Any]) -> None:
+    """Write the fields of a status that differ; `empty(field)` is what an absent field means."""
+    old = obj.get("status") or {}
+    if all(old.get(k, empty(k)) == v for k, v in status.items()):
+        return
+    meta = obj["metadata"]
+    try:
+        await hub.client.patch(res, meta["name"], {"status": status}, meta["namespace"], subresource="status")
+    except ApiError as error:
+        if not error.not_found:
+            raise
