@@ -20,6 +20,7 @@ from pervade.cluster.apiserver.auth.authenticate import Authenticator
 from pervade.cluster.apiserver.auth.rbac import Authorizer
 from pervade.cluster.apiserver.auth.reviews import Reviews
 from pervade.cluster.apiserver.auth.tokens import Tokens
+from pervade.cluster.apiserver.fields.apply import applier, tracker
 from pervade.cluster.apiserver.kinds.addresses import Addresses
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
 from pervade.cluster.apiserver.kinds.registry import Registry
@@ -29,7 +30,6 @@ from pervade.cluster.apiserver.rest.definitions import TABLE, Definitions
 from pervade.cluster.apiserver.rest.metrics import Metrics
 from pervade.cluster.apiserver.rest.plain import Plain
 from pervade.cluster.apiserver.rest.server import Server
-from pervade.cluster.apiserver.rest.status import StatusError
 from pervade.cluster.apiserver.schema.openapi import Documents
 from pervade.cluster.apiserver.store.state import State
 from pervade.cluster.apiserver.streams.kubelet import Kubelets
@@ -146,7 +146,8 @@ def assemble(settings: Settings) -> Parts:
         fields=typed.fields,
         json_patch=typed.patch_json,
         strategic_patch=typed.patch_strategic,
-        apply=_no_apply,
+        apply=applier(lambda: api, typed.type_of),
+        track=tracker(typed.type_of),
     )
     definitions = Definitions(api, Everyone())
     api.prepare = _prepare(addresses, definitions)
@@ -228,7 +229,3 @@ def _settled(addresses: Addresses) -> Callable[[Kind, JSON, JSON | None], None]:
             addresses.release(old, new)
 
     return settled
-
-
-async def _no_apply(_request: Request, _obj: JSON) -> tuple[JSON, bool]:
-    raise StatusError(415, "server-side apply is not served")

@@ -13,7 +13,7 @@ from pervade.cluster.apiserver.rest.context import Request
 from pervade.cluster.apiserver.rest.status import StatusError, bad_request
 from pervade.cluster.apiserver.schema import builtin, openapi_v2, strict
 from pervade.cluster.apiserver.schema.openapi import Documents
-from pervade.cluster.apiserver.schema.tree import ANY
+from pervade.cluster.apiserver.schema.tree import ANY, Node
 from pervade.wire.http import web
 
 
@@ -48,11 +48,18 @@ def fields(kind: Kind, obj: JSON, request: Request) -> None:
     request.warnings += said
 
 
+def type_of(kind: Kind) -> Node:
+    """The type tree of a kind; of a custom kind that of its schema."""
+    if kind.custom is not None:
+        node: Node = getattr(kind.custom.compiled, "node", ANY)
+        return node
+    return builtin.type_for(kind.group, kind.version, kind.kind) or ANY
+
+
 def patch_strategic(kind: Kind, old: JSON, change: JSON) -> JSON:
     """A strategic merge patch of an object of `kind`."""
-    node = builtin.type_for(kind.group, kind.version, kind.kind) or ANY
     try:
-        return strategic.apply(node, old, change)
+        return strategic.apply(type_of(kind), old, change)
     except PatchError as error:
         raise StatusError(error.code, str(error)) from None
 

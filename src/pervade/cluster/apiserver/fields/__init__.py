@@ -1,0 +1,1 @@
+"""Who manages which field: sets of fields, typed merge and comparison, managedFields, server-side apply."""
