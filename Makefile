@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PERVADE_CACHE := $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages kubectl images demo test test-all lint format changelog clean
+.PHONY: help setup packages kubectl images demo bench test test-all lint format changelog clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ test: setup lint ## the gate: unit and HTTP-level tests, stories on real nodes, 
 test-all: setup lint ## everything, the large matrices too
 	$(PY) -m pytest -n 2 -m "not live"
 	$(PY) -m pytest -m "live"
+
+bench: setup ## figures against their targets (docs/benchmarks.md); ARGS="writes fanout" for parts
+	$(PY) -m bench $(ARGS)
 
 format: .venv/.stamp
 	.venv/bin/ruff format .

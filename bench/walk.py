@@ -1,0 +1,40 @@
+"""The whole of `make demo` with cached images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from bench.guard import Guard
+from bench.row import Row
+from bench.servers import ROOT
+
+
+def rows(guard: Guard, folder: Path, name: str) -> list[Row]:
+    """Seconds of the run; RuntimeError with its last lines when an expectation of the walk failed."""
+    guard.cluster(name)
+    environment = os.environ | {"KUBECONFIG": str(folder / "walk.yaml"), "NO_COLOR": "1"}
+    begin = time.monotonic()
+    done = subprocess.run(
+        ["make", "demo", f"ARGS=--name {name}"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - begin
+    if done.returncode != 0:
+        raise RuntimeError(f"make demo, after {seconds:.0f} s: " + done.stdout[-900:] + done.stderr[-300:])
+    return [
+        Row(
+            "`make demo`, images cached",
+            seconds,
+            "s",
+            90,
+            note="bring-up, samples, plaintext walk, clean end",
+        )
+    ]
