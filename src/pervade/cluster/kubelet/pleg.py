@@ -15,10 +15,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from pervade.cluster.kubelet.cri import Cri, CriError
-from pervade.wire.grpc import RpcError, aio
+from pervade.wire.grpc import RpcError, StatusCode, aio
 
 log = logging.getLogger(__name__)
-_POLL = 10.0
+_POLL, _AGAIN = 10.0, 0.3
 _SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"
 
 
@@ -63,6 +63,7 @@ class Pleg:
     async def _events(self) -> None:
         request, envelope, event = _classes()
         while True:
+            pause = _AGAIN
             try:
                 async with aio.insecure_channel(
                     f"unix://{self.socket}", options=[("grpc.enable_http_proxy", 0)]
@@ -72,13 +73,20 @@ class Pleg:
                         request_serializer=request.SerializeToString,
                         response_deserializer=envelope.FromString,
                     )
-                    topics = ["topic~=/tasks/(exit|oom|start)"]
+                    # A value with signs in it must be quoted, else containerd refuses the filter.
+                    topics = ['topic~="/tasks/(exit|oom|start)"']
                     async for one in call(request(filters=topics)):
                         self.changed(event.FromString(one.event.value).container_id)
             except RpcError as error:
-                log.debug("containerd's events ended", extra={"error": error.details()})
+                away = error.code() == StatusCode.UNAVAILABLE
+                pause = _AGAIN if away else _POLL
+                log.log(
+                    logging.DEBUG if away else logging.WARNING,
+                    "containerd's events ended",
+                    extra={"error": error.details()},
+                )
             self.changed(None)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(pause)
 
     async def _poll(self) -> None:
         while True:

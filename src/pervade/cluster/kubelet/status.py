@@ -202,7 +202,7 @@ def pod_status(pod: JSON, seen: Observed, *, host_ips: list[str], now: str) -> J
     }
     listed = []
     for kind, (true, why, words) in conditions.items():
-        row: JSON = {"type": kind, "status": "True" if true else "False", "lastProbeTime": None}
+        row: JSON = {"type": kind, "status": "True" if true else "False"}
         if not true and why:
             row |= {"reason": why} | ({} if why == "PodCompleted" else {"message": words})
         before = held.get(kind)
