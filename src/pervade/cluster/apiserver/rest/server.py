@@ -46,6 +46,7 @@ _transport_log.setLevel(logging.CRITICAL)
 BODY_MOST = 3 * 1024 * 1024
 REQUEST_SECONDS = 60.0
 SILENT_SECONDS = 30.0
+_NEVER_WAITS = 32 * 1024
 _MOST_AT_ONCE = {"mutating": 400, "readOnly": 800}
 _READS = ("get", "list", "watch")
 _STREAMS = frozenset({"exec", "attach", "portforward", "proxy", "log"})
@@ -313,6 +314,11 @@ class Server:
 
 async def _send(http: web.BaseRequest, response: web.StreamResponse, lines: bytes) -> None:
     """Write, and give up on a reader that takes nothing for a minute."""
+    transport = http.transport
+    if len(lines) <= _NEVER_WAITS and transport is not None and transport.get_write_buffer_size() == 0:
+        # The reader took all it was sent: this cannot wait, and a thousand watchers need no deadline each.
+        await response.write(lines)
+        return
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             await response.write(lines)

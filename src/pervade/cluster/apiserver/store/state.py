@@ -21,6 +21,7 @@ from pervade.cluster.apiserver.store.ring import Event, Ring
 JSON = dict[str, Any]
 Key = tuple[str, str]
 _TAKE = 500
+_LATE = 0.05
 SHORT = frozenset({"coordination.k8s.io/leases", "/events"})
 """Resources whose history is trimmed hard: they change often and nobody reads their past."""
 
@@ -43,6 +44,7 @@ class Subscription:
         self.on_event: Callable[[], None] | None = None
         """Called (instead of waking `next`) when something was committed; must not block."""
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     def offer(self) -> None:
         if self.on_event is not None:
@@ -66,19 +68,33 @@ class Subscription:
         return found
 
     async def next(self, timeout: float) -> list[Event]:
-        """All events that wait, after at most `timeout` seconds; empty on time-out."""
+        """All events that wait, after at most about `timeout` seconds; empty on time-out, which may come early."""
         found = self.take()
         if found or self.overrun:
             return found
         self._wake.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            return []
+        self._arm(timeout)
+        await self._wake.wait()
         return self.take()
 
+    def _arm(self, timeout: float) -> None:
+        """Wake after `timeout` at the latest. One timer serves many events: a thousand watchers set none per event."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + timeout
+        if self._timer is not None:
+            if self._timer.when() <= due + _LATE:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._rung)
+
+    def _rung(self) -> None:
+        self._timer = None
+        self._wake.set()
+
     def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._state.subscriptions.get(self._resource, set()).discard(self)
 
 
