@@ -30,6 +30,7 @@ from pervade.cluster.apiserver.rest.definitions import TABLE, Definitions
 from pervade.cluster.apiserver.rest.metrics import Metrics
 from pervade.cluster.apiserver.rest.plain import Plain
 from pervade.cluster.apiserver.rest.server import Server
+from pervade.cluster.apiserver.schema import check as schemas
 from pervade.cluster.apiserver.schema.openapi import Documents
 from pervade.cluster.apiserver.store.state import State
 from pervade.cluster.apiserver.streams.kubelet import Kubelets
@@ -149,7 +150,9 @@ def assemble(settings: Settings) -> Parts:
         apply=applier(lambda: api, typed.type_of),
         track=tracker(typed.type_of),
     )
-    definitions = Definitions(api, Everyone())
+    definitions = Definitions(
+        api, Everyone(), compile_version=schemas.compile_version, check_schema=schemas.check
+    )
     api.prepare = _prepare(addresses, definitions)
     plain = Plain(
         api,

@@ -24,6 +24,8 @@ def fields(kind: Kind, obj: JSON, request: Request) -> None:
     """
     found = strict.Findings()
     node = None if kind.custom is not None else builtin.type_for(kind.group, kind.version, kind.kind)
+    if kind.custom is not None and kind.custom.compiled is not None:
+        found.unknown += kind.custom.compiled.prune(obj)
     if node is not None:
         made = strict.conform(node, obj, found)
         obj.clear()

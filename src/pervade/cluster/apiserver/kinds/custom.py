@@ -67,7 +67,11 @@ def kinds_of(definition: JSON, compile_version: Compile | None = None) -> list[K
                 generation=True,
                 fields=tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
                 storage=f"{group}/{storage}",
-                strategy=Strategy(warn=_warner(warning)) if warning else Strategy(),
+                strategy=Strategy(
+                    default=custom.compiled.complete if custom.compiled is not None else None,
+                    validate=custom.compiled.causes if custom.compiled is not None else None,
+                    warn=_warner(warning) if warning else None,
+                ),
                 custom=custom,
             )
         )

@@ -77,7 +77,12 @@ def _complete(kind: Kind, new: JSON, _old: JSON | None, _request: Request) -> No
 
 def _validate(kind: Kind, new: JSON, old: JSON | None, subresource: str) -> list[Cause]:
     validate = kind.strategy.validate
-    if validate is None or subresource in ("status", "finalize", "approval"):
+    if validate is None:
+        return []
+    if kind.custom is not None:
+        # One schema holds for all of a custom object, its status too.
+        return validate(new, old)
+    if subresource in ("status", "finalize", "approval"):
         return []
     # What an action such as a binding changes is not what a caller may change: no comparison with the old object.
     return validate(new, old if subresource in ("", "scale") else None)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from pervade.cluster.apiserver.kinds import custom
 from pervade.cluster.apiserver.kinds.custom import FINALIZER, Compile
-from pervade.cluster.apiserver.kinds.kind import JSON, Kind
-from pervade.cluster.apiserver.rest import delete, metadata, present, write
+from pervade.cluster.apiserver.kinds.kind import JSON, Cause, Kind
+from pervade.cluster.apiserver.rest import delete, metadata, present, status, write
 from pervade.cluster.apiserver.rest.context import Api, Request
 from pervade.cluster.apiserver.rest.info import Info
 from pervade.cluster.apiserver.rest.status import StatusError
@@ -27,8 +27,16 @@ class Definitions:
     discovery at once. A definition that is deleted first loses its objects, then goes.
     """
 
-    def __init__(self, api: Api, user: object, *, compile_version: Compile | None = None) -> None:
-        self.api, self.user, self.compile_version = api, user, compile_version
+    def __init__(
+        self,
+        api: Api,
+        user: object,
+        *,
+        compile_version: Compile | None = None,
+        check_schema: Callable[[JSON, str], list[Cause]] | None = None,
+    ) -> None:
+        self.api, self.user = api, user
+        self.compile_version, self.check_schema = compile_version, check_schema
         self._live: Subscription | None = None
         self._instances: dict[str, Subscription] = {}
         self._work: set[asyncio.Task[None]] = set()
@@ -54,7 +62,23 @@ class Definitions:
         meta = new["metadata"]
         if old is None:
             meta["finalizers"] = [*dict.fromkeys([*(meta.get("finalizers") or ()), FINALIZER])]
+        if causes := self._schema_causes(new, old):
+            kind = self.api.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+            assert kind is not None
+            raise status.invalid(kind, meta["name"], causes)
         custom.complete_status(new, old, self._taken(meta["name"]), metadata.now())
+
+    def _schema_causes(self, new: JSON, old: JSON | None) -> list[Cause]:
+        """What keeps the schemas of a definition from being served; those that did not change are served already."""
+        if self.check_schema is None:
+            return []
+        before = {v["name"]: v.get("schema") for v in (old or {}).get("spec", {}).get("versions") or ()}
+        return [
+            cause
+            for i, version in enumerate(new["spec"]["versions"])
+            if version["name"] not in before or before[version["name"]] != version.get("schema")
+            for cause in self.check_schema(version, f"spec.versions[{i}].schema.openAPIV3Schema")
+        ]
 
     def _taken(self, definition: str) -> Callable[[str, str, str], str]:
         def taken(group: str, plural: str, kind: str) -> str:

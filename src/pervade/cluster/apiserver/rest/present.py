@@ -29,7 +29,20 @@ def shown(obj: JSON, kind: Kind) -> JSON:
     if obj.get("apiVersion") != kind.api_version:
         convert = versions.from_stored(kind.api_version, kind.kind)
         obj = convert(obj) if convert else obj | {"apiVersion": kind.api_version}
-    return obj
+    return _completed(obj, kind)
+
+
+def _completed(obj: JSON, kind: Kind) -> JSON:
+    """A custom object with the defaults its definition has now, which may be newer than the object."""
+    if not has_defaults(kind):
+        return obj
+    made: JSON = parse(encode(obj))
+    kind.custom.compiled.complete(made)
+    return made
+
+
+def has_defaults(kind: Kind) -> bool:
+    return kind.custom is not None and bool(getattr(kind.custom.compiled, "has_defaults", False))
 
 
 def decoded(value: bytes, kind: Kind) -> JSON:
@@ -41,7 +54,7 @@ def in_version(value: bytes, kind: Kind) -> bytes:
     """A stored value as the version of `kind`; re-encoded only when it is stored in another one."""
     if kind.stored_version == kind.api_version and kind.custom is None:
         return value
-    if value.startswith(b'{"apiVersion":"' + kind.api_version.encode() + b'"'):
+    if not has_defaults(kind) and value.startswith(b'{"apiVersion":"' + kind.api_version.encode() + b'"'):
         return value
     return encode(decoded(value, kind))
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
-from pervade.cluster.apiserver.tables import core, network, pods, workloads
+from pervade.cluster.apiserver.tables import core, custom, network, pods, workloads
 from pervade.cluster.apiserver.tables.column import Printer
 
 _PRINTERS: dict[str, Printer] = {
@@ -48,6 +48,8 @@ _PRINTERS: dict[str, Printer] = {
 
 def printer_for(kind: Kind) -> Printer:
     """A kind's columns; name and age for a kind without its own."""
+    if kind.custom is not None and kind.custom.columns:
+        return custom.printer_of(kind.custom.columns)
     return _PRINTERS.get(kind.group_resource, core.PLAIN)
 
 

@@ -1,0 +1,209 @@
+"""Validation rules in CEL (x-kubernetes-validations): compiled once a definition, run over every value they stand at.
+
+Source: Kubernetes, "Validation rules". Rules longer than 5,000 characters are refused; there is no other cost limit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Any
+
+import msgspec
+
+from pervade.cluster.apiserver.kinds.kind import JSON, Cause
+from pervade.cluster.apiserver.schema import cel_library
+
+MOST_CHARACTERS = 5000
+_OLD = re.compile(r"\boldSelf\b")
+_REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
+_RESERVED = {
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
+    "package", "namespace", "return", "var", "void", "while",
+}  # fmt: skip
+
+
+class RuleError(ValueError):
+    """A rule that does not compile: where it stands and why."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One compiled rule."""
+
+    expression: Any
+    text: str
+    transition: bool
+    optional_old: bool
+    message: str
+    message_expression: Any
+    reason: str
+    field_path: str
+
+
+class Rules:
+    """The rules of a schema as a tree along its properties and items."""
+
+    __slots__ = ("items", "own", "properties", "schema", "values")
+
+    def __init__(self, schema: JSON) -> None:
+        self.schema = schema
+        self.own: tuple[Rule, ...] = ()
+        self.properties: dict[str, Rules] = {}
+        self.items: Rules | None = None
+        self.values: Rules | None = None
+
+    def causes(self, new: Any, old: Any, at: str = "") -> list[Cause]:
+        """What the rules say against a value; `old` None where there is nothing to compare with."""
+        out = []
+        if self.own and not (old is not None and new == old):
+            shown, before = view(self.schema, new), None if old is None else view(self.schema, old)
+            for rule in self.own:
+                out += _run(rule, shown, before, at)
+        if isinstance(new, dict):
+            was = old if isinstance(old, dict) else {}
+            for key, child in self.properties.items():
+                if key in new:
+                    out += child.causes(new[key], was.get(key), f"{at}.{key}" if at else key)
+            if self.values is not None:
+                for key, value in new.items():
+                    out += self.values.causes(value, was.get(key), f"{at}.{key}" if at else key)
+        elif isinstance(new, list) and self.items is not None:
+            pairs = _pairs(self.schema, new, old if isinstance(old, list) else [])
+            for i, (value, before) in enumerate(pairs):
+                out += self.items.causes(value, before, f"{at}[{i}]")
+        return out
+
+
+def collect(schema: JSON, path: str = "openAPIV3Schema") -> Rules:
+    """All rules of a schema; RuleError for one that does not compile."""
+    return _collect(schema, path) or Rules(schema)
+
+
+def _collect(schema: Any, path: str) -> Rules | None:
+    if not isinstance(schema, dict):
+        return None
+    made = Rules(schema)
+    made.own = tuple(
+        _compile(one, f"{path}.x-kubernetes-validations[{i}]")
+        for i, one in enumerate(schema.get("x-kubernetes-validations") or ())
+    )
+    for key, one in (schema.get("properties") or {}).items():
+        if child := _collect(one, f"{path}.properties[{key}]"):
+            made.properties[key] = child
+    made.items = _collect(schema.get("items"), f"{path}.items")
+    made.values = _collect(schema.get("additionalProperties"), f"{path}.additionalProperties")
+    return made if made.own or made.properties or made.items or made.values else None
+
+
+def _compile(one: JSON, path: str) -> Rule:
+    text = str(one.get("rule") or "")
+    if not text.strip() or len(text) > MOST_CHARACTERS:
+        raise RuleError(f"{path}.rule: must be 1 to {MOST_CHARACTERS} characters")
+    optional = bool(one.get("optionalOldSelf"))
+    message = one.get("messageExpression")
+    return Rule(
+        _program(text, f"{path}.rule", optional),
+        text,
+        bool(_OLD.search(text)),
+        optional,
+        str(one.get("message") or ""),
+        _program(str(message), f"{path}.messageExpression", optional) if message else None,
+        str(one.get("reason") or "FieldValueInvalid"),
+        str(one.get("fieldPath") or ""),
+    )
+
+
+def _program(text: str, path: str, optional: bool) -> Any:
+    text = cel_library.readable(text)
+    if optional:
+        text = f"cel.bind(oldSelf, held__ ? optional.of(old__) : optional.none(), {text})"
+    try:
+        return cel_library.environment(optional).compile(text)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RuleError(f"{path}: compilation failed: {str(error)[:300]}") from None
+
+
+def _run(rule: Rule, new: Any, old: Any, at: str) -> list[Cause]:
+    if rule.transition and not rule.optional_old and old is None:
+        return []
+    data = (
+        {"self": new, "old__": old, "held__": old is not None}
+        if rule.optional_old
+        else {"self": new, "oldSelf": old}
+    )
+    result = rule.expression.eval(data=data)
+    if result.type().name() == "BOOL":
+        if result.value():
+            return []
+        text = rule.message or f"failed rule: {' '.join(rule.text.split())}"
+        if rule.message_expression is not None:
+            made = rule.message_expression.eval(data=data)
+            if made.type().name() == "STRING" and made.value().strip():
+                text = made.value()
+    else:
+        text = f"rule evaluation error: {str(result.value())[:200]}: {' '.join(rule.text.split())}"
+    where = at + (
+        rule.field_path
+        if rule.field_path.startswith((".", "["))
+        else f".{rule.field_path}"
+        if rule.field_path
+        else ""
+    )
+    sort = {"dict": "object", "list": "array"}.get(type(new).__name__)
+    shown = f'"{sort}"' if sort else msgspec.json.encode(new, enc_hook=str).decode()
+    reason = rule.reason if rule.reason in _REASONS else "FieldValueInvalid"
+    said = {
+        "FieldValueForbidden": f"Forbidden: {text}",
+        "FieldValueRequired": f"Required value: {text}",
+        "FieldValueDuplicate": f"Duplicate value: {shown}",
+    }.get(reason, f"Invalid value: {shown}: {text}")
+    return [Cause(where.lstrip(".") or "<nil>", said, reason)]
+
+
+def _pairs(schema: JSON, new: list[Any], old: list[Any]) -> list[tuple[Any, Any]]:
+    """Items with what they were: by keys in lists of type map, by value in sets, never in atomic lists."""
+    keys = schema.get("x-kubernetes-list-map-keys") or ()
+    if schema.get("x-kubernetes-list-type") == "map":
+        was = {tuple(str(o.get(k)) for k in keys): o for o in old if isinstance(o, dict)}
+        return [
+            (n, was.get(tuple(str(n.get(k)) for k in keys)) if isinstance(n, dict) else None) for n in new
+        ]
+    return [(n, None) for n in new]
+
+
+def escaped(name: str) -> str:
+    """A property name as rules spell it."""
+    if name in _RESERVED:
+        return f"__{name}__"
+    return (
+        name.replace("__", "__underscores__")
+        .replace(".", "__dot__")
+        .replace("-", "__dash__")
+        .replace("/", "__slash__")
+    )
+
+
+def view(schema: Any, value: Any) -> Any:
+    """A value as rules see it: names escaped, numbers, times and durations of their declared type."""
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, dict):
+        properties, more = schema.get("properties") or {}, schema.get("additionalProperties")
+        return {
+            escaped(k) if k in properties else k: view(properties.get(k, more), v)
+            for k, v in value.items()
+            if v is not None or (properties.get(k) or {}).get("nullable")
+        }
+    if isinstance(value, list):
+        return [view(schema.get("items"), v) for v in value]
+    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if schema.get("type") == "string" and isinstance(value, str):
+        try:
+            if schema.get("format") == "date-time":
+                return datetime.datetime.fromisoformat(value)
+            if schema.get("format") == "duration":
+                return cel_library.duration(value)
+        except ValueError:
+            return value
+    return value
