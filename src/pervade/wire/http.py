@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import sslproto
+
 from aiohttp import (
     ClientConnectionError,
     ClientConnectorError,
@@ -31,3 +33,7 @@ __all__ = [
     "WSMsgType",
     "web",
 ]
+
+# asyncio keeps a buffer of this size for every TLS connection and allocates as much for every read of it. Its
+# 256 KiB make a thousand idle watches cost 256 MB; a TLS record is 16 KiB at most (RFC 8446, 5.1).
+sslproto.SSLProtocol.max_size = 32 * 1024

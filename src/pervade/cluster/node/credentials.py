@@ -28,7 +28,9 @@ def ensure(plan: Plan) -> None:
         for who in (f"kubelet-{node.name}", f"services-{node.name}"):
             people[who] = who
     for who, certificate in people.items():
-        kubeconfig.write(plan.kubeconfig(who), context=plan.name, **parts(plan, certificate))
+        kubeconfig.write(
+            plan.kubeconfig(who), context=plan.name, json=who != "admin", **parts(plan, certificate)
+        )
 
 
 def parts(plan: Plan, certificate: str) -> dict[str, str]:
