@@ -19,7 +19,7 @@ from pervade.cluster.controllers.garbage import Garbage
 from pervade.cluster.controllers.hub import Hub
 from pervade.cluster.controllers.job import Jobs
 from pervade.cluster.controllers.namespaces import NamespaceEnd
-from pervade.cluster.controllers.nodes import Nodes
+from pervade.cluster.controllers.nodes import GRACE, Nodes
 from pervade.cluster.controllers.queue import WorkQueue
 from pervade.cluster.controllers.replicaset import ReplicaSets
 from pervade.cluster.controllers.scheduler import Scheduler
@@ -39,25 +39,10 @@ class Controller(Protocol):
 
 async def main(plan: Plan) -> None:
     async with Client.from_kubeconfig(plan.kubeconfig("controllers"), user_agent="controllers") as client:
-        hub = Hub(client, plan)
-        running: list[Controller] = [
-            Accounts(hub, (plan.pki / "ca.crt").read_text()),
-            Scheduler(hub),
-            ReplicaSets(hub),
-            Deployments(hub),
-            EndpointSlices(hub),
-            LoadBalancers(hub),
-            DaemonSets(hub),
-            StatefulSets(hub),
-            Jobs(hub),
-            NamespaceEnd(hub),
-            nodes := Nodes(hub),
-            garbage := Garbage(hub),
-        ]
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        work = asyncio.create_task(_run(hub, running, nodes, garbage))
+        work = asyncio.create_task(serve(Hub(client, plan), (plan.pki / "ca.crt").read_text()))
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -66,7 +51,22 @@ async def main(plan: Plan) -> None:
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def _run(hub: Hub, running: list[Controller], nodes: Nodes, garbage: Garbage) -> None:
+async def serve(hub: Hub, ca: str, *, grace: float = GRACE) -> None:
+    """Run every controller, until cancelled. `ca` is what pods trust, `grace` how long a node may be silent."""
+    running: list[Controller] = [
+        Accounts(hub, ca),
+        Scheduler(hub),
+        ReplicaSets(hub),
+        Deployments(hub),
+        EndpointSlices(hub),
+        LoadBalancers(hub),
+        DaemonSets(hub),
+        StatefulSets(hub),
+        Jobs(hub),
+        NamespaceEnd(hub),
+        nodes := Nodes(hub, grace),
+        garbage := Garbage(hub),
+    ]
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hub.run())
         # Acting on half a list would make pods a second time.

@@ -27,6 +27,11 @@ PATCH_TYPES = {
     "apply": "application/apply-patch+yaml",
 }
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# Servers that know no such form answer with whole objects.
+_PARTIAL, _PARTIAL_LIST = (
+    f"application/json;as={kind};g=meta.k8s.io;v=v1,application/json"
+    for kind in ("PartialObjectMetadata", "PartialObjectMetadataList")
+)
 _decode = msgspec.json.Decoder().decode
 
 
@@ -145,8 +150,10 @@ class Client:
         field_selector: str | None = None,
         limit: int = 500,
         resource_version: str | None = None,
+        metadata_only: bool = False,
     ) -> tuple[list[JSON], str]:
         """All items, page by page, and the version of the list; kind and apiVersion are put into each item."""
+        accept = _PARTIAL_LIST if metadata_only else "application/json"
         items: list[JSON] = []
         token = ""
         while True:
@@ -155,7 +162,7 @@ class Client:
                 params["continue"] = token
             elif resource_version:
                 params["resourceVersion"] = resource_version
-            page = await self.raw("GET", res.path(namespace), params=params)
+            page = await self.raw("GET", res.path(namespace), params=params, accept=accept)
             for item in page.get("items") or ():
                 item.setdefault("apiVersion", res.api_version)
                 item.setdefault("kind", res.kind)
@@ -249,6 +256,7 @@ class Client:
         bookmarks: bool = True,
         timeout_seconds: int = 300,
         headers: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
     ) -> AsyncIterator[tuple[str, JSON]]:
         """Changes after `resource_version`: (ADDED | MODIFIED | DELETED | BOOKMARK, object). Ends when the server ends it.
 
@@ -260,6 +268,8 @@ class Client:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(timeout_seconds),
         }
+        if metadata_only:
+            headers = {**(headers or {}), "Accept": _PARTIAL}
         if bookmarks:
             params["allowWatchBookmarks"] = "true"
         patience = ClientTimeout(total=None, connect=10, sock_read=timeout_seconds + 30)

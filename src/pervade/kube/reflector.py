@@ -134,10 +134,15 @@ class Reflector(Store):
         label_selector: str | None = None,
         field_selector: str | None = None,
         trim: Callable[[JSON], Any] | None = None,
+        metadata_only: bool = False,
     ) -> None:
         super().__init__(trim)
         self.client, self.res, self.namespace = client, res, namespace
-        self._selectors: dict[str, Any] = {"label_selector": label_selector, "field_selector": field_selector}
+        self._selectors: dict[str, Any] = {
+            "label_selector": label_selector,
+            "field_selector": field_selector,
+            "metadata_only": metadata_only,
+        }
         self._synced = asyncio.Event()
         self.failures = 0
 

@@ -8,6 +8,7 @@ from typing import Any
 from pervade.cluster.controllers import objects as ob
 from pervade.cluster.controllers.hub import Hub
 from pervade.cluster.controllers.objects import JSON
+from pervade.cluster.controllers.placement import tolerates
 from pervade.cluster.controllers.queue import WorkQueue
 from pervade.kube.errors import ApiError
 from pervade.kube.resources import LEASES, NODES, PODS
@@ -16,6 +17,9 @@ GRACE = 40.0
 _UNREACHABLE, _NOT_READY = "node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"
 _OURS = (_UNREACHABLE, _NOT_READY)
 _LEASES = "kube-node-lease"
+_LOOK = 5.0
+_MOST_ENDED = 12500
+"""Upstream's --terminated-pod-gc-threshold."""
 _STATUS = "NodeStatusUnknown", "Kubelet stopped posting node status."
 
 
@@ -26,37 +30,43 @@ def wanted_taints(ready: str) -> set[tuple[str, str]]:
 
 
 def stays(pod: JSON, taints: list[JSON], now: float) -> float | None:
-    """Seconds a pod may still stay with the NoExecute `taints`: None for ever, 0 for not at all. Pure."""
+    """Seconds a pod may still stay with the NoExecute `taints`: None for ever, 0 for not at all. Pure.
+
+    For each taint the first toleration that covers it counts, as upstream.
+    """
     left: float | None = None
     for taint in taints:
         if taint.get("effect") != "NoExecute":
             continue
-        limits = []
-        for one in pod["spec"].get("tolerations") or ():
-            if one.get("effect") not in (None, "", "NoExecute"):
-                continue
-            everything = not one.get("key") and one.get("operator") == "Exists"
-            same = one.get("key") == taint["key"] and (
-                one.get("operator") == "Exists" or (one.get("value") or "") == (taint.get("value") or "")
-            )
-            if everything or same:
-                limits.append(one.get("tolerationSeconds"))
-        if not limits:
+        rows = pod["spec"].get("tolerations") or ()
+        found = next((t for t in rows if tolerates({"spec": {"tolerations": [t]}}, taint)), None)
+        if found is None:
             return 0.0
-        bounded = [float(s) for s in limits if s is not None]
-        if len(bounded) < len(limits):
+        if found.get("tolerationSeconds") is None:
             continue
         since = ob.epoch(taint["timeAdded"]) if taint.get("timeAdded") else now
-        rest = max(since + min(bounded) - now, 0.0)
+        rest = max(since + float(found["tolerationSeconds"]) - now, 0.0)
         left = rest if left is None else min(left, rest)
     return left
 
 
-class Nodes:
-    """Watches leases from when this process saw them change, so that an API server's absence condemns no node."""
+def _health(node: JSON | None) -> tuple[Any, Any]:
+    """Status and heartbeat of the Ready condition."""
+    found = (ob.condition(node, "Ready") if node is not None else None) or {}
+    return found.get("status"), found.get("lastHeartbeatTime")
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+
+class Nodes:
+    """Watches leases from when this process saw them change, and counts no time in which the API was away:
+    an API server's absence condemns no node.
+    """
+
+    def __init__(self, hub: Hub, grace: float = GRACE) -> None:
+        self.hub, self.grace = hub, grace
+        self._away = 0.0
+        """When the API was last seen to be away."""
+        self._ended: dict[tuple[str, str], None] = {}
+        """Pods that ended, in the order in which that was seen."""
         self.nodes, self.leases, self.pods = hub.watch(NODES), hub.watch(LEASES), hub.watch(PODS)
         self.queue = WorkQueue("nodes", self.sync, workers=2)
         self.evictions = WorkQueue("evictions", self.evict, workers=2)
@@ -72,16 +82,24 @@ class Nodes:
         if old is None or (old.get("spec") or {}).get("renewTime") != (new.get("spec") or {}).get(
             "renewTime"
         ):
-            first = time.monotonic() - self.heard.get(name, -GRACE) >= GRACE
+            back = self._silent(name) >= self.grace
             self.heard[name] = time.monotonic()
-            if first:
+            if back:
                 self.queue.add(name)
+
+    def _silent(self, name: str) -> float:
+        """Seconds since a node was heard, or since it could not have been."""
+        if self.leases.failures:
+            self._away = time.monotonic()
+        return time.monotonic() - max(self.heard.get(name, 0.0), self._away)
 
     def _node(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
         name = (new or old or {})["metadata"]["name"]
         if new is None:
             self.heard.pop(name, None)
-        self.heard.setdefault(name, time.monotonic())
+        elif name not in self.heard or (_health(old) != _health(new) and _health(new)[0] != "Unknown"):
+            # A kubelet that comes back may write its status before its lease.
+            self.heard[name] = time.monotonic()
         before = old and (old["spec"].get("taints"), (ob.condition(old, "Ready") or {}).get("status"))
         after = new and (new["spec"].get("taints"), (ob.condition(new, "Ready") or {}).get("status"))
         if before != after:
@@ -91,6 +109,7 @@ class Nodes:
                     self.evictions.add(ob.key_of(pod))
 
     def _pod(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
+        self._count(old, new)
         if new is not None and new["spec"].get("nodeName"):
             was = (old or {}).get("spec", {}).get("nodeName")
             if was != new["spec"]["nodeName"] or self.nodes.get("", new["spec"]["nodeName"]) is None:
@@ -101,12 +120,23 @@ class Nodes:
         node = self.nodes.get("", name)
         if node is None:
             return None
-        silent = time.monotonic() - self.heard.get(name, 0.0)
-        if silent >= GRACE:
+        silent = self._silent(name)
+        if silent >= self.grace:
             await self._unknown(node)
         ready = (ob.condition(node, "Ready") or {}).get("status", "Unknown")
-        await self._taint(node, "Unknown" if silent >= GRACE else str(ready))
-        return max(GRACE - silent, 0.0) + 0.1 if silent < GRACE else None
+        await self._taint(node, "Unknown" if silent >= self.grace else str(ready))
+        # Often enough to see that the API was away; no call is made for that.
+        return min(self.grace - silent, _LOOK) + 0.1 if silent < self.grace else None
+
+    def _count(self, old: JSON | None, new: JSON | None) -> None:
+        """Remember ended pods; the oldest beyond a large number are deleted."""
+        key = ob.key_of(new or old or {})
+        if new is None:
+            self._ended.pop(key, None)
+        elif (new.get("status") or {}).get("phase") in ("Succeeded", "Failed") and not ob.terminating(new):
+            self._ended[key] = None
+            if len(self._ended) > _MOST_ENDED:
+                self.evictions.add(next(iter(self._ended)))
 
     async def _unknown(self, node: JSON) -> None:
         name = node["metadata"]["name"]
@@ -156,6 +186,10 @@ class Nodes:
     async def evict(self, key: Any) -> float | None:
         """Delete a pod whose node is gone, or that does not tolerate its node's NoExecute taints any longer."""
         pod = self.pods.get(*key)
+        if pod is not None and key in self._ended and len(self._ended) > _MOST_ENDED:
+            self._ended.pop(key)
+            await self._delete(pod, 0)
+            return None
         name = pod["spec"].get("nodeName") if pod is not None else None
         if pod is None or not name:
             return None

@@ -104,8 +104,13 @@ def available(pod: JSON, min_ready: int, at: float) -> bool:
     return ready(pod) and (min_ready == 0 or ready_since(pod) + min_ready <= at)
 
 
-def set_condition(held: list[JSON], kind: str, status: str, reason: str, message: str) -> list[JSON]:
-    """`held` with one condition set; its times move only when its status (or reason) does."""
+def set_condition(
+    held: list[JSON], kind: str, status: str, reason: str, message: str, *, update_time: bool = True
+) -> list[JSON]:
+    """`held` with one condition set; its times move only when its status (or reason) does.
+
+    `update_time`: whether this kind's conditions have `lastUpdateTime` (those of Deployments do).
+    """
     old = next((c for c in held if c["type"] == kind), None)
     if old and (old["status"], old.get("reason"), old.get("message")) == (status, reason, message):
         return held
@@ -113,7 +118,7 @@ def set_condition(held: list[JSON], kind: str, status: str, reason: str, message
     row = {
         "type": kind,
         "status": status,
-        "lastUpdateTime": now(),
+        **({"lastUpdateTime": now()} if update_time else {}),
         "lastTransitionTime": old["lastTransitionTime"] if same and old else now(),
         "reason": reason,
         "message": message,
