@@ -8,6 +8,7 @@ from pervade.cluster.plan import NodePlan
 
 PAUSE = "pervade.local/pause:1"
 CONFLIST = "10-pods.conflist"
+SETTLED = "pervade-settled"
 _PLUGINS_OFF = (
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.zfs",
@@ -45,13 +46,14 @@ disabled_plugins = {json.dumps(_PLUGINS_OFF)}
 
 
 def conflist(node: NodePlan) -> str:
-    """ptp with host-local addresses of both families, and portmap for hostPort."""
+    """ptp with host-local addresses of both families (settled.sh before it), and portmap for hostPort."""
     ranges = [[{"subnet": node.pod_cidr}], [{"subnet": node.pod_cidr6}]]
     return json.dumps(
         {
             "cniVersion": "0.4.0",
             "name": "pods",
             "plugins": [
+                {"type": SETTLED},
                 {
                     "type": "ptp",
                     "ipMasq": False,

@@ -83,6 +83,9 @@ def connect(plan: Plan, node: NodePlan) -> None:
                 "net.ipv6.conf.all.forwarding": "1",
                 "net.ipv4.conf.all.rp_filter": "0",
                 "net.ipv4.conf.default.rp_filter": "0",
+                # Addresses come from the plan and host-local: looking for duplicates only delays every pod.
+                "net.ipv6.conf.all.accept_dad": "0",
+                "net.ipv6.conf.default.accept_dad": "0",
                 "net.ipv4.ip_local_port_range": "32768 60999",
                 "net.netfilter.nf_conntrack_max": "262144",
             },

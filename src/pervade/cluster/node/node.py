@@ -41,6 +41,9 @@ def prepare(plan: Plan, name: str) -> None:
         target = state / "cnibin" / plugin.name
         if not target.exists() or target.stat().st_mtime < plugin.stat().st_mtime:
             shutil.copy2(plugin, target)
+    settled = state / "cnibin" / config.SETTLED
+    settled.write_bytes((_HERE / "settled.sh").read_bytes())
+    settled.chmod(0o755)
     plan.node_run(name).mkdir(parents=True, exist_ok=True)
     fabric.connect(plan, plan.node(name))
 
