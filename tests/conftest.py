@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pervade.testing.cluster import Cluster
+from pervade.testing.cluster import Cluster, free_octet
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +34,9 @@ def cluster_of(machine: None, tmp_path: Path) -> Iterator[Callable[[int], Cluste
 
 
 @pytest.fixture(scope="package")
-def room_cluster(
-    machine: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """One two-node cluster that all stories of a folder share; the folder's conftest names its `OCTET`."""
-    octet = int(request.getfixturevalue("octet"))
+def room_cluster(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One two-node cluster that all stories of a folder share."""
+    octet = free_octet()
     cluster = Cluster(f"t{octet}-{os.getpid()}", octet, tmp_path_factory.mktemp("cluster"))
     try:
         cluster.up()

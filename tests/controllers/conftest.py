@@ -1,4 +1,4 @@
-"""The folder's cluster on real nodes, and a world without nodes: a real API server, real controllers, played kubelets."""
+"""A world without nodes: a real API server, real controllers, played kubelets."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ from pervade.wire.http import web
 
 JSON = dict[str, Any]
 AT = "2026-01-01T00:00:00Z"
-
-
-@pytest.fixture(scope="package")
-def octet() -> int:
-    return 150
 
 
 class World:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from pervade.cluster.controllers.job import pause, ranges
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pervade.cluster.controllers.deployment import DESIRED, MOST, scaling_plan
+from pervade.cluster.controllers.job import numbers, pause, ranges
 from pervade.cluster.controllers.nodes import stays, wanted_taints
 
 GONE = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}
@@ -50,3 +55,37 @@ def test_completed_indexes_are_written_as_ranges() -> None:
 def test_failed_pods_are_followed_by_growing_pauses() -> None:
     assert [pause(n, 100.0, 100.0) for n in (0, 1, 2, 3, 20)] == [0.0, 10.0, 20.0, 40.0, 360.0]
     assert pause(1, 100.0, 111.0) == 0.0
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_ranges_are_read_as_they_are_written(found: set[int]) -> None:
+    assert numbers(ranges(found)) == found
+
+
+def _set(name: str, replicas: int, most: int, born: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    notes = {DESIRED: "0", MOST: str(most)}
+    return {
+        "metadata": {"name": name, "annotations": notes, "creationTimestamp": born},
+        "spec": {"replicas": replicas},
+    }
+
+
+@given(
+    parts=st.lists(st.integers(0, 20), min_size=1, max_size=5),
+    wanted=st.integers(0, 60),
+    surge=st.integers(0, 10),
+    most=st.integers(1, 60),
+)
+def test_a_scaled_deployment_never_exceeds_its_surge_and_loses_no_share(
+    parts: list[int], wanted: int, surge: int, most: int
+) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge}}
+    deployment = {"spec": {"replicas": wanted, "strategy": strategy}}
+    new, *olds = (_set(f"s{i}", n, most) for i, n in enumerate(parts))
+    plan = scaling_plan(deployment, new, olds)
+    active = sum(bool(n) for n in parts)
+    if active <= 1:
+        assert list(plan.values()) == [wanted]
+        return
+    assert all(n >= 0 for n in plan.values())
+    assert sum(plan.values()) == (wanted + surge if wanted else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -19,6 +20,13 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def free_octet() -> int:
+    """An octet for an address plan that no cluster of this machine has, so that test runs live side by side."""
+    taken = "".join(plan.read_text() for plan in STATE.glob("*/plan.json"))
+    free = [n for n in range(60, 240, 2) if f"172.31.{n}." not in taken and f'"10.{n}.' not in taken]
+    return random.choice([n for n in free if n not in (76, 96)])
 
 
 class Cluster:

@@ -1,8 +1,0 @@
-"""The folder's cluster."""
-
-import pytest
-
-
-@pytest.fixture(scope="package")
-def octet() -> int:
-    return 140
