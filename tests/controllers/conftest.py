@@ -66,13 +66,13 @@ class World:
     async def node(self, name: str, **labels: str) -> None:
         """A Ready node."""
         meta = {"name": name, "labels": {"kubernetes.io/hostname": name, **labels}}
-        made = await self.client.create(NODES, {"metadata": meta, "spec": {}})
-        made["status"] = {
+        await self.client.create(NODES, {"metadata": meta, "spec": {}})
+        status = {
             "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
                             "lastHeartbeatTime": AT, "lastTransitionTime": AT}],
         }  # fmt: skip
-        await self.client.update(NODES, made, subresource="status")
+        await self.client.patch(NODES, name, {"status": status}, subresource="status")
 
     async def beat(self, name: str, second: int = 0) -> None:
         """Renew a node's lease."""

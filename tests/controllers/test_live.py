@@ -121,6 +121,7 @@ def job(name: str, command: list[str], **spec: Any) -> dict[str, Any]:
     template = {
         "spec": {
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
             "containers": [{"name": "c", "image": "busybox", "command": command}],
         }
     }

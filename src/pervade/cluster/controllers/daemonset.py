@@ -74,6 +74,18 @@ def suits(owner: JSON, node: JSON) -> tuple[bool, bool]:
     return start, not any(t.get("effect") == "NoExecute" for t in taints)
 
 
+def _doubles(pods: list[JSON]) -> list[JSON]:
+    """All but the oldest of the pods of one revision on one node."""
+    seen: set[str] = set()
+    out = []
+    for pod in sorted(pods, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"])):
+        if not ob.terminating(pod):
+            if mark_of(pod) in seen:
+                out.append(pod)
+            seen.add(mark_of(pod))
+    return out
+
+
 class DaemonSets:
     """One sync looks at every node once: O(nodes + pods of the set)."""
 
@@ -83,6 +95,8 @@ class DaemonSets:
         self.sets, self.nodes = hub.watch(DAEMON_SETS), hub.watch(NODES)
         self.revisions = Revisions(hub, "apps/v1", "DaemonSet")
         self.owned = OwnedPods(hub, DAEMON_SETS, self.queue, "daemonset-controller")
+        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
+        """(uid of the set, node) → how often its pod failed there, and when the next may start."""
         self.sets.on_change(lambda _k, old, new: self.queue.add(ob.key_of(new or old)))
         self.nodes.on_change(self._node)
 
@@ -98,45 +112,67 @@ class DaemonSets:
         owner = self.sets.get(*key)
         if owner is None:
             self.owned.forget(key)
+            alive = {s["metadata"]["uid"] for s in self.sets.items()}
+            self._failures = {k: v for k, v in self._failures.items() if k[0] in alive}
             return None
         if ob.terminating(owner):
             return None
         current = await self.revisions.current(owner)
         mark = mark_of(current)
         pods: dict[str, list[JSON]] = {}
-        for pod in self.owned.of(owner):
+        for pod in await self.owned.claim(owner):
             pods.setdefault(target_of(pod), []).append(pod)
         wish: float | None = None
         if self.owned.settled(owner):
-            await self._place(owner, mark, pods)
+            wish = await self._place(owner, mark, pods)
             await self._roll(owner, mark, pods)
         else:
             wish = 1.0
         used = {mark_of(p) for rows in pods.values() for p in rows} | {mark}
         await self.revisions.trim(owner, used)
-        return await self._status(owner, mark, pods) or wish
+        later = await self._status(owner, mark, pods)
+        return min((w for w in (wish, later) if w is not None), default=None)
 
-    async def _place(self, owner: JSON, mark: str, pods: dict[str, list[JSON]]) -> None:
+    def _pause(self, owner: JSON, node: str) -> float:
+        """Seconds until a failed pod is replaced: at once, then 1 s doubling to 15 minutes, until one is Ready."""
+        key = (owner["metadata"]["uid"], node)
+        count, due = self._failures.get(key, (0, 0.0))
+        now = time.monotonic()
+        if due > now:
+            return due - now
+        self._failures[key] = (count + 1, now + min(2.0**count, 900.0))
+        return 0.0
+
+    async def _place(self, owner: JSON, mark: str, pods: dict[str, list[JSON]]) -> float | None:
+        """Pods where they are missing, none where they do not belong; when to look again."""
+        wish: float | None = None
         nodes = {n["metadata"]["name"]: n for n in self.nodes.items()}
         for name, node in nodes.items():
             held = pods.get(name, [])
             ended = [p for p in held if (p.get("status") or {}).get("phase") in ("Failed", "Succeeded")]
+            if any(ob.ready(p) for p in held):
+                self._failures.pop((owner["metadata"]["uid"], name), None)
             for pod in ended:
                 if not ob.terminating(pod):
+                    left = self._pause(owner, name)
+                    if left > 0:
+                        wish = left if wish is None else min(wish, left)
+                        continue
                     self.owned.say(owner, "FailedDaemonPod", f"Found failed daemon pod {pod['metadata']['name']} on node {name}, will try to kill it", warn=True)  # fmt: skip
                     await self.owned.drop(owner, pod)
             start, stay = suits(owner, node)
             live = [p for p in held if p not in ended]
             if not live and not ended and start:
                 await self.owned.make(owner, pod_for(owner, name, mark))
-            if not stay:
-                for pod in live:
-                    if not ob.terminating(pod):
-                        await self.owned.drop(owner, pod)
+            surplus = live if not stay else _doubles(live)
+            for pod in surplus:
+                if not ob.terminating(pod):
+                    await self.owned.drop(owner, pod)
         for name in pods.keys() - nodes.keys():
             for pod in pods[name]:
                 if not ob.terminating(pod):
                     await self.owned.drop(owner, pod)
+        return wish
 
     async def _roll(self, owner: JSON, mark: str, pods: dict[str, list[JSON]]) -> None:
         """The next step of a rolling update; nothing with OnDelete."""

@@ -14,8 +14,9 @@ from pervade.kube.resources import DEPLOYMENTS, REPLICA_SETS
 
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
-_COPIED_NOT = ("kubectl.kubernetes.io/last-applied-configuration", REVISION, "deployment.kubernetes.io/desired-replicas",
-               "deployment.kubernetes.io/max-replicas", "deployment.kubernetes.io/revision-history")  # fmt: skip
+DESIRED, MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
+_COPIED_NOT = ("kubectl.kubernetes.io/last-applied-configuration", REVISION, DESIRED, MOST,
+               "deployment.kubernetes.io/revision-history")  # fmt: skip
 
 
 def same_template(rs: JSON, deployment: JSON) -> bool:
@@ -31,6 +32,70 @@ def same_template(rs: JSON, deployment: JSON) -> bool:
         }
 
     return bare(rs["spec"]["template"]) == bare(deployment["spec"]["template"])
+
+
+def _replicas(rs: JSON) -> int:
+    return int(rs["spec"].get("replicas", 0))
+
+
+def _number(rs: JSON, annotation: str) -> int | None:
+    """An annotation of ours as a number; None when a user has made something else of it."""
+    text = (rs["metadata"].get("annotations") or {}).get(annotation, "")
+    return int(text) if text.isdigit() else None
+
+
+def sizes(deployment: JSON) -> dict[str, str]:
+    """Annotations that say for which size of the deployment a ReplicaSet's number was computed."""
+    wanted = int(deployment["spec"].get("replicas", 1))
+    rolling = deployment["spec"]["strategy"].get("rollingUpdate") or {}
+    return {
+        DESIRED: str(wanted),
+        MOST: str(wanted + ob.amount(rolling.get("maxSurge"), wanted, up=True) if wanted else 0),
+    }
+
+
+def resized(deployment: JSON, sets: list[JSON]) -> bool:
+    """Whether the deployment got another size since the numbers of its ReplicaSets were computed."""
+    wanted = int(deployment["spec"].get("replicas", 1))
+    return any(_number(rs, DESIRED) not in (None, wanted) for rs in sets if _replicas(rs))
+
+
+def scaling_plan(deployment: JSON, new: JSON | None, olds: list[JSON]) -> dict[str, int]:
+    """ReplicaSet name → replicas after the deployment's size changed: in the midst of a rollout each gets its share.
+
+    Pure. Source: Kubernetes, "Deployments", "Proportional scaling". The remainder goes to the largest.
+    """
+    wanted = int(deployment["spec"].get("replicas", 1))
+    active = [rs for rs in [*([new] if new else []), *olds] if _replicas(rs)]
+    latest = active[0] if active else new
+    if len(active) <= 1:
+        return {latest["metadata"]["name"]: wanted} if latest else {}
+    status = (new or {}).get("status") or {}
+    if new is not None and _replicas(new) == wanted == int(status.get("availableReplicas") or 0):
+        return {new["metadata"]["name"]: wanted} | {rs["metadata"]["name"]: 0 for rs in olds if _replicas(rs)}
+    total = sum(_replicas(rs) for rs in active)
+    change = int(sizes(deployment)[MOST]) - total
+    age = sorted(active, key=lambda rs: str(rs["metadata"]["creationTimestamp"]), reverse=change > 0)
+    ordered = sorted(age, key=lambda rs: -_replicas(rs))
+    out: dict[str, int] = {}
+    given = 0
+    for rs in ordered:
+        have = _replicas(rs)
+        before = _number(rs, MOST) or total
+        share = round(have * (total + change) / before) - have
+        share = min(share, change - given) if change > 0 else max(share, change - given)
+        if (share > 0) != (change > 0):
+            share = 0
+        out[rs["metadata"]["name"]] = max(have + share, 0)
+        given += share
+    rest = change - given
+    for rs in ordered:
+        # What rounding left; a set gives no more than it has.
+        name = rs["metadata"]["name"]
+        step = max(rest, -out[name])
+        out[name] += step
+        rest -= step
+    return out
 
 
 def rolling_plan(deployment: JSON, new: JSON, olds: list[JSON]) -> dict[str, int]:
@@ -112,16 +177,16 @@ class Deployments:
         )
         olds = [r for r in mine if new is None or r["metadata"]["uid"] != new["metadata"]["uid"]]
         spec = deployment["spec"]
-        if not spec.get("paused"):
+        rolling = spec["strategy"]["type"] == "RollingUpdate"
+        if spec.get("paused") or (rolling and resized(deployment, mine)):
+            steps = scaling_plan(deployment, new, olds)
+            for rs in mine:
+                if rs["metadata"]["name"] in steps and (rolling or len(steps) == 1):
+                    await self._scale(deployment, rs, steps[rs["metadata"]["name"]])
+        else:
             new = await self._new_set(deployment, new, mine)
             await self._roll(deployment, new, olds)
             await self._trim(deployment, olds)
-        elif (
-            new is not None
-            and int(new["spec"].get("replicas", 0)) != int(spec.get("replicas", 1))
-            and not any(int(o["spec"].get("replicas", 0)) for o in olds)
-        ):
-            await self._scale(deployment, new, int(spec.get("replicas", 1)))
         return await self._status(deployment, new, mine)
 
     async def _new_set(self, deployment: JSON, found: JSON | None, mine: list[JSON]) -> JSON:
@@ -135,8 +200,11 @@ class Deployments:
             own = int((found["metadata"].get("annotations") or {}).get(REVISION, 0))
             revision = own if own == highest else highest + 1
             want = carried | {REVISION: str(revision)}
-            if any((found["metadata"].get("annotations") or {}).get(k) != v for k, v in want.items()):
-                patch = {"metadata": {"annotations": want}}
+            least = deployment["spec"].get("minReadySeconds") or None
+            if (found["spec"].get("minReadySeconds") or None) != least or any(
+                (found["metadata"].get("annotations") or {}).get(k) != v for k, v in want.items()
+            ):
+                patch = {"metadata": {"annotations": want}, "spec": {"minReadySeconds": least}}
                 found = await self.hub.client.patch(
                     REPLICA_SETS, found["metadata"]["name"], patch, meta["namespace"]
                 )
@@ -154,7 +222,7 @@ class Deployments:
                 "name": f"{meta['name']}-{mark}",
                 "namespace": meta["namespace"],
                 "labels": labels,
-                "annotations": carried | {REVISION: str(highest + 1)},
+                "annotations": carried | sizes(deployment) | {REVISION: str(highest + 1)},
                 "ownerReferences": [ob.reference(deployment, "apps/v1", "Deployment")],
             },
             "spec": {
@@ -214,11 +282,14 @@ class Deployments:
                 await self._scale(deployment, rs, steps[rs["metadata"]["name"]])
 
     async def _scale(self, deployment: JSON, rs: JSON, replicas: int) -> None:
-        before = int(rs["spec"].get("replicas", 0))
-        if before == replicas:
+        before, meta, notes = _replicas(rs), rs["metadata"], sizes(deployment)
+        held = meta.get("annotations") or {}
+        if before == replicas and (not replicas or all(held.get(k) == v for k, v in notes.items())):
             return
-        meta = rs["metadata"]
-        patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": {"replicas": replicas}}
+        patch = {
+            "metadata": {"resourceVersion": meta["resourceVersion"], "annotations": notes},
+            "spec": {"replicas": replicas},
+        }
         try:
             made = await self.hub.client.patch(REPLICA_SETS, meta["name"], patch, meta["namespace"])
         except ApiError as error:

@@ -12,8 +12,10 @@ from pervade.cluster.controllers.owned import OwnedPods, write_status
 from pervade.cluster.controllers.queue import WorkQueue
 from pervade.cluster.controllers.replicaset import pod_from
 from pervade.kube.errors import ApiError
-from pervade.kube.resources import JOBS
+from pervade.kube.resources import JOBS, PODS
 
+_NAME = "kubernetes.io/job-controller"
+_UNSERVED = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _FIRST_PAUSE, _MOST = 10.0, 360.0
 
@@ -33,9 +35,22 @@ def ranges(numbers: set[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in out)
 
 
+def numbers(text: str) -> set[int]:
+    """The inverse of `ranges`."""
+    out: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        out |= set(range(int(first), int(last or first) + 1))
+    return out
+
+
 def pause(failures: int, last: float, now: float) -> float:
     """Seconds until the next try after `failures` failed pods, the last at `last` (10 s, doubling to six minutes)."""
     return max(last + min(_FIRST_PAUSE * 2 ** (failures - 1), _MOST) - now, 0.0) if failures else 0.0
+
+
+def _set(held: list[JSON], kind: str, status: str, reason: str, message: str) -> list[JSON]:
+    return ob.set_condition(held, kind, status, reason, message, update_time=False)
 
 
 def _ended_at(pod: JSON) -> float:
@@ -48,25 +63,48 @@ def _ended_at(pod: JSON) -> float:
 
 
 class Jobs:
-    """Counts what the pods say; ended pods stay until the job goes, so the count needs no other memory."""
+    """Counts what the pods say; those that are deleted before the job ends are remembered here and in its status."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.queue = WorkQueue("job", self.sync)
         self.jobs = hub.watch(JOBS)
         self.owned = OwnedPods(hub, JOBS, self.queue, "job-controller")
-        self.jobs.on_change(lambda _k, old, new: self.queue.add(ob.key_of(new or old)))
+        self.lost: dict[str, dict[str, set[str]]] = {}
+        """uid of a job → phase → pods that ended and were deleted while it runs (by a user, or with their node)."""
+        self.jobs.on_change(self._job)
+        hub.watch(PODS).on_change(self._pod)
+
+    def _job(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
+        self.queue.add(ob.key_of(new or old or {}))
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            self.lost.pop(old["metadata"]["uid"], None)
+
+    def _pod(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
+        if old is None or (new is not None and new["metadata"]["uid"] == old["metadata"]["uid"]):
+            return
+        ref, phase = ob.owner(old), (old.get("status") or {}).get("phase")
+        if ref is None or ref["kind"] != "Job" or phase is None:
+            return
+        job = self.jobs.get(old["metadata"]["namespace"], ref["name"])
+        counts = phase == "Succeeded" or (phase == "Failed" and not ob.terminating(old))
+        if counts and job is not None and job["metadata"]["uid"] == ref["uid"]:
+            self.lost.setdefault(ref["uid"], {}).setdefault(phase, set()).add(old["metadata"]["uid"])
+
+    def _ended(self, job: JSON, phase: str, pods: list[JSON], counted: int) -> int:
+        """How many pods of a job ended so; never fewer than were `counted` before."""
+        return max(len(pods) + len(self.lost.get(job["metadata"]["uid"], {}).get(phase, ())), counted)
 
     async def sync(self, key: Any) -> float | None:
         job = self.jobs.get(*key)
         if job is None:
             self.owned.forget(key)
             return None
-        if ob.terminating(job):
+        if ob.terminating(job) or job["spec"].get("managedBy", _NAME) != _NAME:
             return None
         if self._finished(job):
             return await self._expire(job)
-        pods = self.owned.of(job)
+        pods = await self.owned.claim(job)
         if not self.owned.settled(job):
             return 1.0
         return await self._advance(job, pods)
@@ -102,41 +140,57 @@ class Jobs:
         state: JSON = dict(job.get("status") or {})
         live = [p for p in pods if ob.active(p)]
         good = [p for p in pods if (p.get("status") or {}).get("phase") == "Succeeded"]
-        bad = [p for p in pods if (p.get("status") or {}).get("phase") == "Failed"]
+        # A pod that failed because it was deleted (suspended, superfluous) is no failure of the job.
+        bad = [p for p in pods if (p.get("status") or {}).get("phase") == "Failed" and not ob.terminating(p)]
+        failed = self._ended(job, "Failed", bad, int(state.get("failed") or 0))
         indexed = spec.get("completionMode") == "Indexed"
-        done = {index_of(p) for p in good} if indexed else set()
-        count = len(done) if indexed else len(good)
+        done: set[int] = set()
+        if indexed:
+            done = {index_of(p) for p in good} | numbers(state.get("completedIndexes") or "")
+            count = len(done)
+        else:
+            count = self._ended(job, "Succeeded", good, int(state.get("succeeded") or 0))
         wanted = spec.get("completions")
         conditions = list(state.get("conditions") or [])
         wish: float | None = None
         if spec.get("suspend"):
             for pod in live:
                 await self.owned.drop(job, pod)
-            conditions = ob.set_condition(conditions, "Suspended", "True", "JobSuspended", "Job suspended")
+            conditions = _set(conditions, "Suspended", "True", "JobSuspended", "Job suspended")
             state.pop("startTime", None)
             live = []
         else:
             if any(c["type"] == "Suspended" and c["status"] == "True" for c in conditions):
-                conditions = ob.set_condition(conditions, "Suspended", "False", "JobResumed", "Job resumed")
+                conditions = _set(conditions, "Suspended", "False", "JobResumed", "Job resumed")
+            if "startTime" not in state and (unserved := [f for f in _UNSERVED if spec.get(f) is not None]):
+                self.owned.say(
+                    job, "NotServed", f"not served by this cluster: {', '.join(unserved)}", warn=True
+                )
             state.setdefault("startTime", ob.now())
-            why = self._given_up(job, state, bad, now)
-            enough = count >= int(wanted) if wanted is not None else bool(good) and not live
+            decided = {c["type"]: c for c in conditions if c["status"] == "True"}
+            enough = "FailureTarget" not in decided and (
+                count >= int(wanted) if wanted is not None else bool(count) and not live
+            )
+            target = decided.get("FailureTarget")
+            why = (target["reason"], target["message"]) if target else None
+            if why is None and not enough:
+                why = self._given_up(job, state, failed, now)
             if why is not None:
-                for pod in live:
-                    await self.owned.drop(job, pod)
+                conditions = _set(conditions, "FailureTarget", "True", *why)
+                if not await self._end(job, pods):
+                    conditions = _set(conditions, "Failed", "True", *why)
+                    self.owned.say(job, why[0], why[1], warn=True)
                 live = []
-                conditions = ob.set_condition(conditions, "Failed", "True", *why)
-                self.owned.say(job, why[0], why[1], warn=True)
             elif enough:
-                for pod in live:
-                    await self.owned.drop(job, pod)
+                reached = "CompletionsReached", "Reached expected number of succeeded pods"
+                conditions = _set(conditions, "SuccessCriteriaMet", "True", *reached)
+                if not await self._end(job, pods):
+                    conditions = _set(conditions, "Complete", "True", *reached)
+                    state["completionTime"] = ob.now()
+                    self.owned.say(job, "Completed", "Job completed")
                 live = []
-                text = "Reached expected number of succeeded pods"
-                conditions = ob.set_condition(conditions, "Complete", "True", "CompletionsReached", text)
-                state["completionTime"] = ob.now()
-                self.owned.say(job, "Completed", "Job completed")
             else:
-                wish = await self._start(job, live, good, bad, done)
+                wish = await self._start(job, live, count, failed, bad, done)
             if spec.get("activeDeadlineSeconds") is not None and not enough and why is None:
                 left = ob.epoch(state["startTime"]) + float(spec["activeDeadlineSeconds"]) - now + 0.05
                 wish = left if wish is None else min(wish, left)
@@ -144,7 +198,7 @@ class Jobs:
             "active": len(live),
             "ready": sum(ob.ready(p) for p in live),
             "succeeded": count,
-            "failed": len(bad),
+            "failed": failed,
             "terminating": sum(ob.terminating(p) for p in pods),
             "conditions": conditions,
             "startTime": state.get("startTime"),
@@ -157,7 +211,14 @@ class Jobs:
         await write_status(self.hub, JOBS, job, found, lambda f: empty.get(f, 0))
         return wish
 
-    def _given_up(self, job: JSON, state: JSON, bad: list[JSON], now: float) -> tuple[str, str] | None:
+    async def _end(self, job: JSON, pods: list[JSON]) -> bool:
+        """Stop a job's pods; whether there are some that have not ended yet (its last condition waits for them)."""
+        for pod in pods:
+            if ob.active(pod):
+                await self.owned.drop(job, pod)
+        return any((p.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for p in pods)
+
+    def _given_up(self, job: JSON, state: JSON, failed: int, now: float) -> tuple[str, str] | None:
         spec = job["spec"]
         limit = spec.get("activeDeadlineSeconds")
         if limit is not None and now >= ob.epoch(state["startTime"]) + float(limit):
@@ -167,22 +228,20 @@ class Jobs:
             for pod in self.owned.of(job):
                 rows = (pod.get("status") or {}).get("containerStatuses") or ()
                 restarts += sum(int(c.get("restartCount") or 0) for c in rows)
-        if len(bad) + restarts > int(spec.get("backoffLimit", 6)):
+        if failed + restarts > int(spec.get("backoffLimit", 6)):
             return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
         return None
 
     async def _start(
-        self, job: JSON, live: list[JSON], good: list[JSON], bad: list[JSON], done: set[int]
+        self, job: JSON, live: list[JSON], count: int, failed: int, bad: list[JSON], done: set[int]
     ) -> float | None:
         """Start what is missing; the seconds to wait after a failure."""
         spec = job["spec"]
         wanted = spec.get("completions")
         room = int(spec.get("parallelism", 1))
         if wanted is not None:
-            room = min(
-                room, int(wanted) - (len(done) if spec.get("completionMode") == "Indexed" else len(good))
-            )
-        elif good:
+            room = min(room, int(wanted) - count)
+        elif count:
             # Without a number of completions, one success means that no more pods are started.
             room = len(live)
         for pod in sorted(live, key=lambda p: p["metadata"]["creationTimestamp"], reverse=True)[
@@ -191,7 +250,7 @@ class Jobs:
             await self.owned.drop(job, pod)
         if len(live) >= room:
             return None
-        left = pause(len(bad), max((_ended_at(p) for p in bad), default=0.0), time.time())
+        left = pause(failed, max((_ended_at(p) for p in bad), default=0.0), time.time())
         if left > 0:
             return left + 0.05
         busy = {index_of(p) for p in live}
@@ -205,7 +264,9 @@ class Jobs:
                 pod["metadata"]["annotations"][_INDEX] = number
                 pod["metadata"]["labels"][_INDEX] = number
                 pod["metadata"]["generateName"] = f"{job['metadata']['name']}-{number}-"
-                pod["spec"] = _with_index(pod["spec"], number)
+                pod["spec"] = {"hostname": f"{job['metadata']['name']}-{number}"} | _with_index(
+                    pod["spec"], number
+                )
             await self.owned.make(job, pod)
         return None
 

@@ -28,13 +28,19 @@ class OwnedPods:
         self.hub, self.res, self.queue, self.component = hub, res, queue, component
         self.pods: Reflector = hub.watch(PODS)
         self._owners: dict[str, set[tuple[str, str]]] = {}
+        self._strays: dict[str, set[tuple[str, str]]] = {}
+        """Pods that nobody controls, by namespace."""
         self._made: dict[Hashable, dict[str, float]] = {}
         self.pods.on_change(self._changed)
 
     def _changed(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
         for pod, there in ((old, False), (new, True)):
-            ref = ob.owner(pod) if pod else None
-            if pod is None or ref is None or ref["kind"] != self.res.kind:
+            if pod is None:
+                continue
+            ref = ob.owner(pod)
+            if ref is None:
+                self._stray(pod, there)
+            if ref is None or ref["kind"] != self.res.kind:
                 continue
             held = self._owners.setdefault(ref["uid"], set())
             if there:
@@ -47,6 +53,60 @@ class OwnedPods:
             if there:
                 self._made.get(key, {}).pop(pod["metadata"]["name"], None)
             self.queue.add(key)
+
+    def _stray(self, pod: JSON, there: bool) -> None:
+        """Note a pod without a controller, and wake those that may want it."""
+        namespace = pod["metadata"]["namespace"]
+        if not there:
+            self._strays.get(namespace, set()).discard(ob.key_of(pod))
+            return
+        self._strays.setdefault(namespace, set()).add(ob.key_of(pod))
+        for owner in self.hub.watch(self.res).items():
+            same = owner["metadata"]["namespace"] == namespace
+            if same and ob.matches(owner["spec"].get("selector"), pod["metadata"].get("labels")):
+                self.queue.add(ob.key_of(owner))
+
+    async def claim(self, owner: JSON, suits: Callable[[JSON], bool] = lambda _pod: True) -> list[JSON]:
+        """The owner's pods: strays that its selector chooses become its own, those it no longer chooses are let go.
+
+        Source: Kubernetes, "ReplicaSet", acquisition of pods. O(its pods and the namespace's strays).
+        """
+        selector, meta = owner["spec"]["selector"], owner["metadata"]
+        kept = []
+        for pod in self.of(owner):
+            if ob.matches(selector, pod["metadata"].get("labels")) and suits(pod):
+                kept.append(pod)
+            elif not ob.terminating(pod):
+                refs = [r for r in pod["metadata"]["ownerReferences"] if r["uid"] != meta["uid"]]
+                await self._refer(pod, refs)
+        found = [self.pods.get(*key) for key in self._strays.get(meta["namespace"], ())]
+        wanted = [
+            p
+            for p in found
+            if p is not None
+            and ob.active(p)
+            and ob.matches(selector, p["metadata"].get("labels"))
+            and suits(p)
+        ]
+        if wanted:
+            # The copy here may be older than the owner's deletion.
+            live = await self.hub.client.get(self.res, meta["name"], meta["namespace"])
+            if live["metadata"]["uid"] != meta["uid"] or ob.terminating(live):
+                return kept
+        for pod in wanted:
+            ref = ob.reference(owner, self.res.api_version, self.res.kind)
+            await self._refer(pod, [*(pod["metadata"].get("ownerReferences") or []), ref])
+            self._made.setdefault(ob.key_of(owner), {})[pod["metadata"]["name"]] = time.monotonic()
+        return [*kept, *wanted]
+
+    async def _refer(self, pod: JSON, refs: list[JSON]) -> None:
+        meta = pod["metadata"]
+        body = {"metadata": {"uid": meta["uid"], "ownerReferences": refs or None}}
+        try:
+            await self.hub.client.patch(PODS, meta["name"], body, meta["namespace"])
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
 
     def of(self, owner: JSON) -> list[JSON]:
         """Every pod of an owner, ended and terminating ones too; O(its pods)."""

@@ -66,13 +66,24 @@ class Revisions:
         except ApiError as error:
             if not error.already_exists:
                 raise
-            return await self.hub.client.get(
+            found = await self.hub.client.get(
                 CONTROLLER_REVISIONS, body["metadata"]["name"], meta["namespace"]
+            )
+            if ob.owned_by(found, meta["uid"]):
+                return found
+            if ob.owner(found) is not None or found.get("data") != wanted:
+                # That of an owner that had this name before: garbage takes it away, then there is room.
+                raise
+            # Left behind by a deletion that orphaned it: it is taken over like the pods.
+            change = {"ownerReferences": body["metadata"]["ownerReferences"], "uid": found["metadata"]["uid"]}
+            patch = {"metadata": change, "revision": highest + 1}
+            return await self.hub.client.patch(
+                CONTROLLER_REVISIONS, found["metadata"]["name"], patch, meta["namespace"]
             )
 
     async def trim(self, owner: JSON, used: set[str]) -> None:
-        """Delete the oldest revisions beyond `revisionHistoryLimit` that no pod and no status names."""
-        idle = [r for r in self.of(owner) if (r["metadata"].get("labels") or {}).get(HASH) not in used]
+        """Delete the oldest revisions beyond `revisionHistoryLimit` whose hash or name nobody uses."""
+        idle = [r for r in self.of(owner) if not used & {mark_of(r), r["metadata"]["name"]}]
         for one in idle[: max(0, len(idle) - int(owner["spec"].get("revisionHistoryLimit", 10)))]:
             meta = one["metadata"]
             try:

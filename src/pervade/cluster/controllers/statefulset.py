@@ -33,11 +33,16 @@ def pod_for(owner: JSON, number: int, revision: JSON) -> JSON:
     template.pop("$patch", None)
     name = f"{owner['metadata']['name']}-{number}"
     pod = pod_from(owner, "apps/v1", "StatefulSet", name=name, template=template)
-    pod["metadata"]["labels"] |= {_NAME: name, _INDEX: str(number), HASH: mark_of(revision)}
+    pod["metadata"]["labels"] |= {_NAME: name, _INDEX: str(number), HASH: revision["metadata"]["name"]}
     pod["spec"] = {**pod["spec"], "hostname": name}
     if owner["spec"].get("serviceName"):
         pod["spec"]["subdomain"] = owner["spec"]["serviceName"]
     return pod
+
+
+def _of_revision(pod: JSON, revision: JSON) -> bool:
+    """A StatefulSet's pods carry the whole name of their revision."""
+    return mark_of(pod) == str(revision["metadata"]["name"])
 
 
 class StatefulSets:
@@ -67,7 +72,8 @@ class StatefulSets:
         }
         name = (owner.get("status") or {}).get("currentRevision") or update["metadata"]["name"]
         current = known.get(name, update)
-        pods = {n: p for p in self.owned.of(owner) if (n := ordinal(owner, p)) >= 0}
+        mine = await self.owned.claim(owner, lambda pod: ordinal(owner, pod) >= 0)
+        pods = {n: p for p in mine if (n := ordinal(owner, p)) >= 0}
         wish = None if self.owned.settled(owner) else 1.0
         if wish is None:
             await self._step(owner, current, update, pods)
@@ -80,7 +86,8 @@ class StatefulSets:
         parallel = spec.get("podManagementPolicy") == "Parallel"
         strategy = spec.get("updateStrategy") or {}
         rolling = strategy.get("type", "RollingUpdate") == "RollingUpdate"
-        partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+        # The partition counts from the first ordinal, whatever that is.
+        partition = first + int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
         at, least = time.time(), int(spec.get("minReadySeconds") or 0)
 
         def good(pod: JSON) -> bool:
@@ -117,7 +124,7 @@ class StatefulSets:
             pod = pods.get(number)
             if number < partition or pod is None:
                 continue
-            if mark_of(pod) != mark_of(update):
+            if not _of_revision(pod, update):
                 if not ob.terminating(pod):
                     await self.owned.drop(owner, pod)
                 return
@@ -129,7 +136,7 @@ class StatefulSets:
         live = list(pods.values())
         ready = [p for p in live if ob.active(p) and ob.ready(p)]
         good = [p for p in ready if ob.available(p, least, at)]
-        updated = [p for p in live if mark_of(p) == mark_of(update) and not ob.terminating(p)]
+        updated = [p for p in live if _of_revision(p, update) and not ob.terminating(p)]
         wanted = int(owner["spec"].get("replicas", 1))
         done = len(updated) == wanted == len(live) and len(ready) == wanted
         now = update if done else current
@@ -138,7 +145,7 @@ class StatefulSets:
             "readyReplicas": len(ready),
             "availableReplicas": len(good),
             "updatedReplicas": len(updated),
-            "currentReplicas": sum(mark_of(p) == mark_of(now) and not ob.terminating(p) for p in live),
+            "currentReplicas": sum(_of_revision(p, now) and not ob.terminating(p) for p in live),
             "currentRevision": now["metadata"]["name"],
             "updateRevision": update["metadata"]["name"],
             "observedGeneration": owner["metadata"].get("generation", 0),
@@ -146,5 +153,7 @@ class StatefulSets:
         await write_status(
             self.hub, STATEFUL_SETS, owner, found, lambda f: "" if f.endswith("Revision") else 0
         )
-        await self.revisions.trim(owner, {mark_of(p) for p in live} | {mark_of(now), mark_of(update)})
+        await self.revisions.trim(
+            owner, {mark_of(p) for p in live} | {now["metadata"]["name"], update["metadata"]["name"]}
+        )
         return least + 0.2 if len(good) < len(ready) else None
