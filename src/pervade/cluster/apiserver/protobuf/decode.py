@@ -33,21 +33,22 @@ def decode(body: bytes) -> JSON:
     if not body.startswith(MAGIC):
         raise ProtobufError("the magic bytes are missing")
     try:
-        return _envelope(body[len(MAGIC) :], 0)
-    except (UnicodeDecodeError, struct.error, OverflowError, msgspec.DecodeError) as error:
+        # A view: nested messages are parts of the body, not copies of it, however deep they are.
+        return _envelope(memoryview(body)[len(MAGIC) :], 0)
+    except (UnicodeDecodeError, OverflowError, RecursionError, msgspec.DecodeError) as error:
         raise ProtobufError(str(error)) from None
 
 
-def _envelope(data: bytes, depth: int) -> JSON:
+def _envelope(data: memoryview, depth: int) -> JSON:
     api_version = kind = ""
-    raw = b""
+    raw = memoryview(b"")
     for number, wire, value in _fields(data):
         if number == 1 and wire == _BYTES:
             for inner, inner_wire, text in _fields(value):
                 if inner_wire == _BYTES and inner == 1:
-                    api_version = text.decode()
+                    api_version = str(text, "utf-8")
                 elif inner_wire == _BYTES and inner == 2:
-                    kind = text.decode()
+                    kind = str(text, "utf-8")
         elif number == 2 and wire == _BYTES:
             raw = value
     if not kind:
@@ -84,7 +85,7 @@ def _table(message: str) -> Table | None:
     return (_tables(package) or {}).get(name)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data):
@@ -99,7 +100,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ProtobufError("a number is longer than 64 bits")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+def _fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
     """(field number, wire type, value) of each field: an int, or the bytes of the value."""
     at = 0
     while at < len(data):
@@ -121,7 +122,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         at += size
 
 
-def _message(message: str, data: bytes, depth: int) -> JSON:
+def _message(message: str, data: memoryview, depth: int) -> JSON:
     if depth > _DEPTH_MOST:
         raise ProtobufError("messages are nested too deep")
     table = _table(message)
@@ -163,12 +164,12 @@ def _items(code: str, wire: int, value: Any, depth: int) -> list[Any]:
     return [_value(code, wire, value, depth)]
 
 
-def _pair(code: str, data: bytes, depth: int) -> tuple[str, Any]:
+def _pair(code: str, data: memoryview, depth: int) -> tuple[str, Any]:
     many, _, inner = code[1:].partition(":")
     key, item = "", None
     for number, wire, value in _fields(data):
         if number == 1 and wire == _BYTES:
-            key = value.decode()
+            key = str(value, "utf-8")
         elif number == 2:
             item = _items(inner, wire, value, depth) if many else _value(inner, wire, value, depth)
     if item is None:
@@ -190,7 +191,7 @@ def _value(code: str, wire: int, value: Any, depth: int) -> Any:
     if wire != _BYTES:
         _wrong(code)
     if code == "s":
-        return value.decode()
+        return str(value, "utf-8")
     if code == "y":
         return base64.b64encode(value).decode()
     if code.startswith("@"):
@@ -198,62 +199,71 @@ def _value(code: str, wire: int, value: Any, depth: int) -> Any:
     return _special(code[1:], value, depth + 1)
 
 
-def _special(name: str, data: bytes, depth: int) -> Any:
+def _special(name: str, data: memoryview, depth: int) -> Any:
     """Types whose JSON form is not the form of their fields."""
     if depth > _DEPTH_MOST:
         raise ProtobufError("messages are nested too deep")
-    fields = [(n, w, v) for n, w, v in _fields(data)]
-    found = {n: v for n, _, v in fields}
+    fields = list(_fields(data))
+    found = {number: (wire, value) for number, wire, value in fields}
     if name in ("time", "microtime"):
         return _time(found, micro=name == "microtime")
     if name == "duration":
-        return f"{found.get(1, 0) / 1e9:g}s"
+        return f"{_number(found, 1) / 1e9:g}s"
     if name == "wrapped":
-        return _text(found.get(1, b""))
+        return _text(found, 1)
     if name == "list":
-        return [_text(v) for n, _, v in fields if n == 1]
+        return [_value("s", w, v, depth) for n, w, v in fields if n == 1]
     if name == "intstr":
-        if found.get(1, 0) == 1:
-            return _text(found.get(3, b""))
-        return _value("i", _VARINT, found.get(2, 0), depth)
+        return _text(found, 3) if _number(found, 1) == 1 else _number(found, 2)
     if name == "raw":
-        return _raw(found.get(1, b""), depth)
+        return _raw(_part(found, 1), depth)
     schema = "apiextensions/v1.JSONSchemaProps"
     if name == "orbool":
-        return _message(schema, found[2], depth) if 2 in found else bool(found.get(1, 0))
+        return _message(schema, _part(found, 2), depth) if 2 in found else bool(_number(found, 1))
     if 1 in found:
-        return _message(schema, found[1], depth)
-    others = [v for n, _, v in fields if n == 2]
-    if schemas := [v for v in others if isinstance(v, bytes)]:
-        return [_message(schema, v, depth) for v in schemas]
-    return []
+        return _message(schema, _part(found, 1), depth)
+    return [_value(f"@{schema}", w, v, depth) for n, w, v in fields if n == 2]
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, bytes):
-        _wrong("text")
-    return str(value.decode())
+Found = dict[int, tuple[int, Any]]
+"""(wire type, value) by field number, the last of each."""
 
 
-def _raw(value: Any, depth: int) -> Any:
-    if not isinstance(value, bytes):
-        _wrong("raw")
-    if value.startswith(MAGIC):
+def _number(found: Found, number: int) -> int:
+    wire, value = found.get(number, (_VARINT, 0))
+    made: int = _value("i", wire, value, 0)
+    return made
+
+
+def _part(found: Found, number: int) -> memoryview:
+    wire, value = found.get(number, (_BYTES, memoryview(b"")))
+    if wire != _BYTES:
+        _wrong(str(number))
+    part: memoryview = value
+    return part
+
+
+def _text(found: Found, number: int) -> str:
+    return str(_part(found, number), "utf-8")
+
+
+def _raw(value: memoryview, depth: int) -> Any:
+    if value[: len(MAGIC)] == MAGIC:
         return _envelope(value[len(MAGIC) :], depth)
     return msgspec.json.decode(value) if value else None
 
 
-def _time(found: dict[int, Any], *, micro: bool) -> str | None:
+def _time(found: Found, *, micro: bool) -> str | None:
     """RFC 3339; the zero time (nothing on the wire) is null."""
     if not found:
         return None
-    seconds, nanos = _value("i", _VARINT, found.get(1, 0), 0), found.get(2, 0)
+    seconds, nanos = _number(found, 1), _number(found, 2)
     try:
         at = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         raise ProtobufError(f"{seconds} is no time") from None
-    if not micro:
-        return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if not isinstance(nanos, int) or nanos >= 1 << 31:
+    if not 0 <= nanos < 1_000_000_000:
         raise ProtobufError("a time has wrong nanoseconds")
-    return at.strftime("%Y-%m-%dT%H:%M:%S") + f".{nanos // 1000:06}Z"
+    # isoformat, as %Y does not fill up years before 1000.
+    text = at.replace(tzinfo=None).isoformat(timespec="seconds")
+    return f"{text}.{nanos // 1000:06}Z" if micro else f"{text}Z"
