@@ -12,9 +12,11 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pervade.cluster.apiserver import typed
 from pervade.cluster.apiserver.admission.chain import Chain
+from pervade.cluster.apiserver.admission.webhooks import Webhooks
 from pervade.cluster.apiserver.auth import default_roles
 from pervade.cluster.apiserver.auth.authenticate import Authenticator
 from pervade.cluster.apiserver.auth.rbac import Authorizer
@@ -169,6 +171,7 @@ def assemble(settings: Settings) -> Parts:
 
 def _open(api: Api, plain: Plain, metrics: Metrics) -> Server:
     """The development mode: no credentials, everything allowed."""
+    api.admission = Webhooks(api.state, None)
     return Server(
         api,
         plain,
@@ -184,7 +187,6 @@ def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Se
     tokens = Tokens(api.state, (settings.pki / "sa.key").read_bytes(), "https://kubernetes.default.svc")
     authorizer = Authorizer(api.state)
     authenticator = Authenticator(tokens, authorizer.refuse)
-    api.admission = Chain(api.state)
     api.reviews = Reviews(api.state, tokens, authorizer).table()
     context = ssl.create_default_context(cafile=str(settings.pki / "ca.crt"))
     client = settings.pki / "apiserver-kubelet-client"
@@ -193,6 +195,12 @@ def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Se
     def dial(_address: str, _port: int) -> socket.socket:
         assert settings.fabric is not None
         return netns.inside(settings.fabric, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+    def dial_family(address: tuple[Any, ...]) -> socket.socket:
+        assert settings.fabric is not None
+        return netns.inside(settings.fabric, lambda: socket.socket(address[0], socket.SOCK_STREAM))
+
+    api.admission = Chain(api.state, Webhooks(api.state, dial_family))
 
     def address_of(node: str) -> tuple[str, int] | None:
         found = settings.nodes.get(node)

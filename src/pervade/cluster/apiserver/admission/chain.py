@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pervade.cluster.apiserver.admission import pods
+from pervade.cluster.apiserver.admission.webhooks import Webhooks
 from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.rest import present, status
 from pervade.cluster.apiserver.rest.context import Request
@@ -14,10 +15,10 @@ _PATIENCE = 3.0
 
 
 class Chain:
-    """ServiceAccount, Priority and DefaultTolerationSeconds for pods."""
+    """ServiceAccount, Priority and DefaultTolerationSeconds for pods; then the webhooks."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, webhooks: Webhooks) -> None:
+        self.state, self.webhooks = state, webhooks
 
     async def mutate(
         self, request: Request, operation: str, obj: JSON | None, old: JSON | None
@@ -37,10 +38,10 @@ class Chain:
             why = pods.prioritize(obj, classes)
             if why:
                 raise status.forbidden(request.kind, obj["metadata"].get("name", ""), why)
-        return obj
+        return await self.webhooks.mutate(request, operation, obj, old)
 
     async def validate(self, request: Request, operation: str, obj: JSON | None, old: JSON | None) -> None:
-        return None
+        await self.webhooks.validate(request, operation, obj, old)
 
     async def _account(self, request: Request, pod: JSON) -> JSON:
         """The pod's service account; that of a new namespace is waited for a little while its controller makes it."""

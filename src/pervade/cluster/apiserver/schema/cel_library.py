@@ -152,13 +152,12 @@ def _functions() -> list[Any]:
 
 
 @functools.cache
-def environment(optional_old: bool = False) -> Any:
-    """The environment rules are compiled in; made once."""
-    old = {"old__": _D, "held__": _B} if optional_old else {"oldSelf": _D}
+def environment(*variables: str) -> Any:
+    """The environment that expressions over `variables` (of any type) are compiled in; made once for each set."""
     extensions = [
         ext_strings.ExtStrings(),
         ext_optional.ExtOptional(),
         ext_bindings.ExtBindings(),
         ext_math.ExtMath(),
     ]
-    return cel.NewEnv(variables={"self": _D, **old}, extensions=extensions, functions=_functions())
+    return cel.NewEnv(variables=dict.fromkeys(variables, _D), extensions=extensions, functions=_functions())

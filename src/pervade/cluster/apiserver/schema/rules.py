@@ -115,10 +115,11 @@ def _compile(one: JSON, path: str) -> Rule:
 
 def _program(text: str, path: str, optional: bool) -> Any:
     text = cel_library.readable(text)
+    names = ("self", "old__", "held__") if optional else ("self", "oldSelf")
     if optional:
         text = f"cel.bind(oldSelf, held__ ? optional.of(old__) : optional.none(), {text})"
     try:
-        return cel_library.environment(optional).compile(text)
+        return cel_library.environment(*names).compile(text)
     except (RuntimeError, ValueError, TypeError) as error:
         raise RuleError(f"{path}: compilation failed: {str(error)[:300]}") from None
 
