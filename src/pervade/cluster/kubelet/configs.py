@@ -13,6 +13,7 @@ from pervade.cluster.kubelet import environment, quantity
 JSON = dict[str, Any]
 POD, CONTAINER, NODE, TARGET = 0, 1, 2, 3
 _PROPAGATION = {"None": 0, "HostToContainer": 1, "Bidirectional": 2}
+_WRITTEN_BY_THE_NODE = {"configMap", "secret", "downwardAPI", "projected"}
 _SECCOMP = {"RuntimeDefault": 0, "Unconfined": 1, "Localhost": 2}
 
 
@@ -157,8 +158,8 @@ def resources(container: JSON, pod: JSON, node_memory: int) -> JSON:
     return out
 
 
-def security(container: JSON, pod: JSON, target: str | None = None) -> JSON:
-    """LinuxContainerSecurityContext from the container's and the pod's settings."""
+def security(container: JSON, pod: JSON, target: str | None = None, image_uid: int | None = None) -> JSON:
+    """LinuxContainerSecurityContext from the container's and the pod's settings; `image_uid` is the image's user."""
     whole, own = pod["spec"].get("securityContext") or {}, container.get("securityContext") or {}
     merged = {**whole, **own}
     out: JSON = {"namespace_options": namespaces(pod, target), "privileged": bool(own.get("privileged"))}
@@ -169,9 +170,10 @@ def security(container: JSON, pod: JSON, target: str | None = None) -> JSON:
         }
     if merged.get("runAsUser") is not None:
         out["run_as_user"] = {"value": int(merged["runAsUser"])}
-        out["run_as_group"] = (
-            {"value": int(merged["runAsGroup"])} if merged.get("runAsGroup") is not None else None
-        )
+    if merged.get("runAsGroup") is not None:
+        # containerd takes a group only together with a user.
+        out.setdefault("run_as_user", {"value": image_uid or 0})
+        out["run_as_group"] = {"value": int(merged["runAsGroup"])}
     groups = list(whole.get("supplementalGroups") or [])
     if whole.get("fsGroup") is not None:
         groups.append(whole["fsGroup"])
@@ -197,24 +199,26 @@ def security(container: JSON, pod: JSON, target: str | None = None) -> JSON:
     return {k: v for k, v in out.items() if v is not None}
 
 
-def mounts(container: JSON, folders: dict[str, str], env: dict[str, str]) -> list[JSON]:
-    """Mounts of the container's volumes; `folders` maps a volume to its folder on the node."""
+def mounts(
+    container: JSON, pod: JSON, folders: dict[str, str], env: dict[str, str]
+) -> list[tuple[JSON, str]]:
+    """(mount, subPath or "") of the container's volumes; `folders` maps a volume to its folder on the node.
+
+    What the node writes (configMap, secret, downwardAPI, projected) is read-only whatever the container asks.
+    """
     out = []
+    fixed = {v["name"] for v in pod["spec"].get("volumes") or () if _WRITTEN_BY_THE_NODE.intersection(v)}
     for one in container.get("volumeMounts") or ():
-        source = folders[one["name"]]
         sub = environment.expand(one["subPathExpr"], env) if one.get("subPathExpr") else one.get("subPath")
-        if sub:
-            if ".." in sub.split("/"):
-                raise environment.Missing(f"subPath {sub!r} leaves the volume")
-            source = f"{source}/{sub}"
-        out.append(
-            {
-                "container_path": one["mountPath"],
-                "host_path": source,
-                "readonly": bool(one.get("readOnly")),
-                "propagation": _PROPAGATION[one.get("mountPropagation") or "None"],
-            }
-        )
+        if sub and (sub.startswith("/") or ".." in sub.split("/")):
+            raise environment.Missing(f"subPath {sub!r} leaves the volume")
+        mount = {
+            "container_path": one["mountPath"],
+            "host_path": folders[one["name"]],
+            "readonly": bool(one.get("readOnly")) or one["name"] in fixed,
+            "propagation": _PROPAGATION[one.get("mountPropagation") or "None"],
+        }
+        out.append((mount, sub or ""))
     return out
 
 
@@ -228,7 +232,7 @@ def container_config(
     mount_list: list[JSON],
     node_memory: int,
     target: str | None = None,
-    log_attempt: int | None = None,
+    image_uid: int | None = None,
 ) -> JSON:
     """ContainerConfig."""
     name = container["name"]
@@ -242,13 +246,13 @@ def container_config(
         "mounts": mount_list,
         "labels": labels(pod, name),
         "annotations": {"pervade.dev/restarts": str(attempt)},
-        "log_path": f"{name}/{attempt if log_attempt is None else log_attempt}.log",
+        "log_path": f"{name}/{attempt}.log",
         "stdin": bool(container.get("stdin")),
         "stdin_once": bool(container.get("stdinOnce")),
         "tty": bool(container.get("tty")),
         "linux": {
             "resources": resources(container, pod, node_memory),
-            "security_context": security(container, pod, target),
+            "security_context": security(container, pod, target, image_uid),
         },
     }
     return out

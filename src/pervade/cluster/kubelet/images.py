@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,13 @@ class Images:
         self._pulls: dict[str, asyncio.Task[str | None]] = {}
         self._unreachable: dict[str, float] = {}
 
-    async def ensure(self, reference: str, policy: str) -> tuple[JSON | None, str, str]:
-        """(image, "", what to tell) or (None, reason, why it is not there). `image` has `id`, `user`, `uid`."""
+    async def ensure(
+        self, reference: str, policy: str, pulling: Callable[[], None]
+    ) -> tuple[JSON | None, str, str]:
+        """(image, "", what to tell) or (None, reason, why it is not there). `image` has `id`, `user`, `uid`.
+
+        `pulling()` is called before a registry is asked.
+        """
         found = await self.present(reference)
         mapped = resolve(reference, self.rules)
         if found is None and mapped is not None:
@@ -51,6 +57,7 @@ class Images:
             policy != "Always" or mapped is not None or full(reference).startswith("pervade.local/")
         ):
             return found, "", f'Container image "{reference}" already present on machine'
+        pulling()
         failure = await self._pull(reference)
         if failure is None:
             return await self.present(reference), "", f'Successfully pulled image "{reference}"'

@@ -6,16 +6,18 @@ import asyncio
 import logging
 from typing import Any
 
+from pervade.cluster.kubelet import rotation
 from pervade.cluster.kubelet.node import Node
 from pervade.cluster.kubelet.pleg import Pleg
 from pervade.cluster.kubelet.register import keep_alive
+from pervade.cluster.kubelet.volumes import Volumes
 from pervade.cluster.kubelet.worker import PodWorker
 from pervade.kube.reflector import Reflector
 from pervade.kube.resources import PODS
 
 log = logging.getLogger(__name__)
 JSON = dict[str, Any]
-_ORPHANS_AFTER = 2.0
+_ROTATE_EVERY = 10.0
 
 
 class Kubelet:
@@ -46,6 +48,7 @@ class Kubelet:
             await self.pods.synced()
             await self._remove_orphans()
             self.pods.on_change(self._changed)
+            tasks.create_task(self._rotate_logs())
             tasks.create_task(Pleg(self.node.cri, self.node.cri.socket, self._runtime).run())
 
     def _changed(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
@@ -83,11 +86,20 @@ class Kubelet:
         """containerd reported: wake the pod it concerns, or all."""
         for worker in self.workers.values():
             known = {c.id for held in worker._seen.containers.values() for c in held} | {worker._sandbox}
-            if identity is None or identity in known:
+            # A container that is being started may end before its worker knows its identity.
+            if identity is None or worker.busy or identity in known:
                 worker.wake.set()
 
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATE_EVERY)
+            for worker in list(self.workers.values()):
+                folder = self.node.log_folder(worker.pod)
+                for one in worker.running():
+                    await rotation.rotate(self.node.cri, one.id, folder / one.name / f"{one.attempt}.log")
+
     async def _remove_orphans(self) -> None:
-        """Stop sandboxes of pods the API does not know: deleted while this process was away."""
+        """Remove sandboxes and folders of pods the API does not know: deleted while this process was away."""
         known = {p["metadata"]["uid"] for p in self.pods.items()}
         for box in (await self.node.cri.call("ListPodSandbox")).items:
             uid = box.metadata.uid
@@ -100,3 +112,8 @@ class Kubelet:
                 worker = PodWorker(self.node, {"metadata": meta, "spec": {"containers": []}, "status": {}})
                 worker.gone = True
                 await worker.run()
+        pods = self.node.kubelet_folder / "pods"
+        for folder in sorted(pods.iterdir()) if pods.is_dir() else ():
+            if folder.name not in known:
+                seen = f"/var/lib/kubelet/pods/{folder.name}"
+                await asyncio.to_thread(Volumes(folder, seen, self.node.init_pid).remove)

@@ -1,7 +1,7 @@
-"""Container logs in CRI's form (`TIME STREAM F|P text`), read, filtered and followed.
+"""Container logs in CRI's form (`TIME STREAM F|P text`), read over rotated files, filtered and followed.
 
 Cost: a tail reads blocks from the end; following waits for growth by polling the file's size four times a
-second while a reader is there, and only then.
+second while a reader is there, and only then. Files that ended before `since` are not opened.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 _BLOCK = 1 << 16
 _POLL = 0.25
+_CHUNK_LINES = 500
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -29,11 +31,11 @@ class Options(msgspec.Struct, frozen=True):
     """Seconds since the epoch."""
 
 
-def start_of_tail(path: Path, lines: int) -> int:
-    """Offset of the last `lines` lines; O(bytes of them)."""
+def start_of_tail(path: Path, lines: int) -> tuple[int, int]:
+    """(offset of the last `lines` lines, how many there are); O(bytes of them)."""
     size = path.stat().st_size
-    if lines <= 0:
-        return size
+    if lines <= 0 or not size:
+        return size, 0
     found, end = 0, size
     with path.open("rb") as file:
         while end > 0:
@@ -45,9 +47,9 @@ def start_of_tail(path: Path, lines: int) -> int:
             while (at := block.rfind(b"\n", 0, at)) >= 0:
                 found += 1
                 if found == lines:
-                    return begin + at + 1
+                    return begin + at + 1, found
             end = begin
-    return 0
+    return 0, found + 1
 
 
 def tail_text(path: Path, lines: int) -> str:
@@ -55,7 +57,7 @@ def tail_text(path: Path, lines: int) -> str:
     if not path.exists():
         return ""
     with path.open("rb") as file:
-        file.seek(start_of_tail(path, lines))
+        file.seek(start_of_tail(path, lines)[0])
         return b"".join(render(line, Options()) or b"" for line in file).decode(errors="replace")
 
 
@@ -80,51 +82,82 @@ def _epoch(stamp: bytes) -> float:
     return datetime.datetime.fromisoformat(f"{head}.{fraction}{zone}").timestamp()
 
 
+def _begin(paths: Sequence[Path], options: Options) -> tuple[int, int]:
+    """(index of the first file to read, offset in it)."""
+    first = 0
+    if options.since is not None:
+        while first < len(paths) - 1 and paths[first].stat().st_mtime < options.since:
+            first += 1
+    if options.tail is None:
+        return first, 0
+    wanted = options.tail
+    for index in range(len(paths) - 1, first - 1, -1):
+        offset, found = start_of_tail(paths[index], wanted)
+        wanted -= found
+        if wanted <= 0:
+            return index, offset
+    return first, 0
+
+
+def _next(paths: Sequence[Path], inode: int) -> Path | None:
+    """The file after the one with `inode`; the newest when that one is gone; None when it is the newest."""
+    inodes = [p.stat().st_ino for p in paths]
+    if not inodes:
+        return None
+    if inode not in inodes:
+        return paths[-1]
+    at = inodes.index(inode)
+    return paths[at + 1] if at + 1 < len(paths) else None
+
+
 async def read(
-    current: Callable[[], Path | None], options: Options, ended: Callable[[], bool]
+    files: Callable[[], Sequence[Path]], options: Options, ended: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Chunks of a container's log; `current()` names the file (it changes with a rotation), `ended()` the end."""
-    path = current()
-    if path is None or not path.exists():
+    """Chunks of a container's log; `files()` names its files, oldest first, and `ended()` tells its end."""
+    paths = files()
+    if not paths:
         return
     left = options.limit
-    file = path.open("rb")
+    index, offset = _begin(paths, options)
+    file: BinaryIO = paths[index].open("rb")
+    closing = False
     try:
-        if options.tail is not None:
-            file.seek(start_of_tail(path, options.tail))
+        file.seek(offset)
         while True:
             finished = ended()
-            out = []
+            out, seen = [], 0
             while line := file.readline():
                 if not line.endswith(b"\n") and options.follow and not finished:
                     file.seek(-len(line), 1)
                     break
+                seen += 1
                 shown = render(line, options)
-                if shown is None:
-                    continue
-                if left is not None:
-                    shown = shown[:left]
-                    left -= len(shown)
-                out.append(shown)
-                if left == 0 or len(out) >= 500:
+                if shown is not None:
+                    if left is not None:
+                        shown = shown[:left]
+                        left -= len(shown)
+                    out.append(shown)
+                if left == 0 or seen >= _CHUNK_LINES:
                     break
             if out:
                 yield b"".join(out)
                 if left == 0:
                     return
+            if seen:
+                # Lines that are not shown are work too: let others have their turn.
+                await asyncio.sleep(0)
+                continue
+            newer = _next(files(), os.fstat(file.fileno()).st_ino)
+            if newer is not None:
+                if not closing:
+                    # What was written between our last read and the rotation is read first.
+                    closing = True
+                    continue
+                file.close()
+                file, closing = newer.open("rb"), False
                 continue
             if not options.follow or finished:
                 return
-            newer = current()
-            if newer is not None and newer.exists() and newer.stat().st_ino != path_inode(file.fileno()):
-                file.close()
-                file = newer.open("rb")
-                continue
             await asyncio.sleep(_POLL)
     finally:
         file.close()
-
-
-def path_inode(fd: int) -> int:
-    """The inode behind a descriptor."""
-    return os.fstat(fd).st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import os
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 JSON = dict[str, Any]
 _KINDS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
 _STARTS = 4
-_FRESH = 30.0
 
 
 class Node:
@@ -48,7 +48,6 @@ class Node:
             "pods": "110",
             "ephemeral-storage": "10Gi",
         }
-        self.sources = volumes.Sources(self.fetch, self.token, self.downward)
         self._held: dict[tuple[str, str, str], tuple[float, JSON | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,26 +57,24 @@ class Node:
     def kubelet_folder(self) -> Path:
         return self.plan.node_state(self.name) / "kubelet"
 
-    def enter(self, argv: list[str]) -> list[str]:
-        """`argv` inside the node's mount namespace."""
-        pid = self.plan.init_pid(self.name).read_text().strip()
-        return ["nsenter", "-t", pid, "-m", "--", *argv]
-
-    def on_host(self, path: str) -> Path:
-        """A path of the node as this process reaches it."""
-        pid = self.plan.init_pid(self.name).read_text().strip()
-        return Path(f"/proc/{pid}/root") / path.lstrip("/")
+    def init_pid(self) -> str:
+        """The pid of the node's init, whose namespaces are the node's."""
+        return self.plan.init_pid(self.name).read_text().strip()
 
     def hosts(self) -> str:
         """The node's own /etc/hosts."""
-        return self.on_host("/etc/hosts").read_text()
+        return Path(f"/proc/{self.init_pid()}/root/etc/hosts").read_text()
 
     def log_folder(self, pod: JSON) -> Path:
         """The pod's logs as this process reaches them."""
         return self.plan.node_state(self.name) / "log" / configs.log_folder(pod).removeprefix("/var/log/")
 
     def make_cgroup(self, pod: JSON) -> None:
-        """The pod's folder in every hierarchy that takes it, with its memory limit where all containers have one."""
+        """The pod's folder in every hierarchy that takes it.
+
+        Without limits of its own: on cgroup v1 an OOM against the pod's limit marks every container of the pod
+        as OOMKilled, also the innocent ones; the containers' own limits hold.
+        """
         path = configs.pod_cgroup(pod, self.cgroup_root).lstrip("/")
         for root in cgroups.hierarchies():
             if root.name in ("cpuset",):
@@ -86,7 +83,9 @@ class Node:
             (root / path).mkdir(parents=True, exist_ok=True)
 
     def remove_cgroup(self, pod: JSON) -> None:
-        cgroups.remove(configs.pod_cgroup(pod, self.cgroup_root).lstrip("/"))
+        # A pod that only containerd still knows has no quality of service to go by.
+        for group in ("", "/burstable", "/besteffort"):
+            cgroups.remove(f"{self.cgroup_root}/kubepods{group}/pod{pod['metadata']['uid']}".lstrip("/"))
 
     def remove_logs(self, pod: JSON) -> None:
         shutil.rmtree(self.log_folder(pod), ignore_errors=True)
@@ -116,15 +115,22 @@ class Node:
 
     # Contents.
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> JSON | None:
-        """A ConfigMap or Secret, at most half a minute old; None when it does not exist."""
+    async def fetch(self, kind: str, namespace: str, name: str, since: float) -> JSON | None:
+        """A ConfigMap or Secret as it was at the loop's time `since` or later; None when it does not exist.
+
+        While the API is away the last one known is given.
+        """
         now = asyncio.get_running_loop().time()
         key = (kind, namespace, name)
         held = self._held.get(key)
-        if held and now - held[0] < _FRESH and held[1] is not None:
+        if held and held[0] >= since and held[1] is not None:
             return held[1]
         try:
             found: JSON | None = await self.client.get(_KINDS[kind], name, namespace)
+        except (ClientError, OSError):
+            if held is None or held[1] is None:
+                raise
+            return held[1]
         except ApiError as error:
             if not error.not_found:
                 raise
@@ -154,7 +160,8 @@ class Node:
         return {"pod_ips": held, "host_ips": self.addresses, "capacity": self.capacity}
 
     async def variables(self, pod: JSON, spec: JSON, pod_ips: list[str]) -> dict[str, str]:
-        """The environment of a container; environment.Missing when a reference leads nowhere."""
+        """The environment of a container as of now; environment.Missing when a reference leads nowhere."""
+        now = asyncio.get_running_loop().time()
         namespace = pod["metadata"]["namespace"]
         needed: dict[tuple[str, str], dict[str, str] | None] = {}
         for one in [
@@ -167,7 +174,7 @@ class Node:
             ):
                 for field in fields:
                     if ref := one.get(field):
-                        found = await self.fetch(kind, namespace, ref.get("name", ""))
+                        found = await self.fetch(kind, namespace, ref.get("name", ""), now)
                         data = None if found is None else volumes.data_of(found)
                         text = (
                             None if data is None else {k: v.decode(errors="replace") for k, v in data.items()}
@@ -204,9 +211,14 @@ class Node:
 
     # The API.
 
-    async def put_status(self, namespace: str, name: str, uid: str, new: JSON) -> JSON:
-        """Write a pod's status if it is still this pod."""
-        body = {"metadata": {"uid": uid}, "status": new}
+    async def put_status(self, pod: JSON, new: JSON) -> JSON:
+        """Write a pod's status if the pod is as we know it; ApiError (conflict) when it has changed since.
+
+        Others write conditions too (readiness gates), and a list is replaced as a whole.
+        """
+        meta = pod["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}, "status": new}
         return await self.client.patch(
             PODS, name, body, namespace, subresource="status", field_manager="kubelet"
         )
@@ -220,26 +232,29 @@ class Node:
             if not (error.not_found or error.conflict):
                 raise
 
-    def event(self, obj: JSON, kind: str, reason: str, message: str) -> None:
-        """Record an event about `obj`; never waits, and a failure is only logged."""
-        task = asyncio.create_task(self._event(obj, kind, reason, message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def event(self, obj: JSON, kind: str, reason: str, message: str, name: str, count: int) -> None:
+        """Record an event about `obj`, or its `count`th time; never waits, and a failure is only logged."""
+        self.spawn(self._event(obj, kind, reason, message, name, count))
 
-    async def _event(self, obj: JSON, kind: str, reason: str, message: str) -> None:
+    async def _event(self, obj: JSON, kind: str, reason: str, message: str, name: str, count: int) -> None:
         meta, now = obj["metadata"], self.now()
         namespace = meta.get("namespace") or "default"
         body = {
-            "metadata": {"generateName": f"{meta['name']}.", "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {
                 "apiVersion": obj.get("apiVersion", "v1"), "kind": obj.get("kind", "Pod"), "name": meta["name"],
                 "namespace": meta.get("namespace", ""), "uid": meta["uid"], "resourceVersion": meta.get("resourceVersion", ""),
             },
-            "reason": reason, "message": message[:1000], "type": kind, "count": 1,
+            "reason": reason, "message": message[:1000], "type": kind, "count": count,
             "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "kubelet", "host": self.name},
             "reportingComponent": "kubelet", "reportingInstance": self.name,
         }  # fmt: skip
         try:
+            if count > 1:
+                again = {"count": count, "lastTimestamp": now}
+                with contextlib.suppress(ApiError):  # the old one has been forgotten by the API: a new one
+                    await self.client.patch(EVENTS, name, again, namespace)
+                    return
             await self.client.create(EVENTS, body, namespace)
         except (ApiError, ClientError, OSError) as error:
             log.debug("event not recorded", extra={"reason": reason, "error": str(error)})

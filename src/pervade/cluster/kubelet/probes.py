@@ -47,7 +47,13 @@ class Prober:
                     return True, "slept"
         except TimeoutError:
             return False, f"no answer within {timeout:g} s"
-        except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+        except (
+            OSError,
+            ValueError,
+            IndexError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+        ) as error:
             return False, str(error) or type(error).__name__
         return False, f"unknown action {sorted(action)}"
 

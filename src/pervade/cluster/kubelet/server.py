@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pervade.cluster.kubelet import logs, relay
+from pervade.cluster.kubelet import logs, relay, rotation
 from pervade.cluster.kubelet.cri import CriError
 from pervade.cluster.kubelet.node import Node
 from pervade.cluster.kubelet.status import RUNNING, Container
@@ -77,21 +77,24 @@ class KubeletServer:
                 raise web.HTTPBadRequest(text=text)
             chosen = ended[-1]
         since: float | None = None
-        if query.get("sinceSeconds"):
-            since = time.time() - float(query["sinceSeconds"])
-        elif query.get("sinceTime"):
-            since = self.node.epoch(query["sinceTime"])
-        options = logs.Options(
-            follow=query.get("follow") == "true",
-            timestamps=query.get("timestamps") == "true",
-            tail=int(query["tailLines"]) if query.get("tailLines") else None,
-            limit=int(query["limitBytes"]) if query.get("limitBytes") else None,
-            since=since,
-        )
+        try:
+            if query.get("sinceSeconds"):
+                since = time.time() - float(query["sinceSeconds"])
+            elif query.get("sinceTime"):
+                since = self.node.epoch(query["sinceTime"])
+            options = logs.Options(
+                follow=query.get("follow") == "true",
+                timestamps=query.get("timestamps") == "true",
+                tail=int(query["tailLines"]) if query.get("tailLines") else None,
+                limit=int(query["limitBytes"]) if query.get("limitBytes") else None,
+                since=since,
+            )
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"log options: {error}\n") from None
         folder = self.node.log_folder(worker.pod)
 
-        def current() -> Path | None:
-            return folder / name / f"{chosen.attempt}.log"
+        def files() -> list[Path]:
+            return rotation.files(folder / name / f"{chosen.attempt}.log")
 
         def ended_now() -> bool:
             now = worker._seen.containers.get(name, [])
@@ -99,7 +102,7 @@ class KubeletServer:
 
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        async for chunk in logs.read(current, options, ended_now):
+        async for chunk in logs.read(files, options, ended_now):
             await response.write(chunk)
         await response.write_eof()
         return response

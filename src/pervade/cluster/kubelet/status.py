@@ -30,6 +30,7 @@ class Container(msgspec.Struct):
     exit_code: int = 0
     reason: str = ""
     message: str = ""
+    sandbox: str = ""
 
 
 class Waiting(msgspec.Struct):

@@ -2,7 +2,8 @@
 
 Files of configMap, secret, downwardAPI and projected volumes are written into a fresh folder which the
 link `..data` then names (one rename), so a reader sees all of a change or nothing. Source: Kubernetes'
-atomic writer. All paths are below the node's /var/lib/kubelet.
+atomic writer. All paths are below the node's /var/lib/kubelet; what is looked at or mounted by path is so inside
+the node's mount namespace, where a link means what it means to the node.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import logging
 import os
 import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pervade.cluster.kubelet import environment
+from pervade.cluster.kubelet import environment, mountns, quantity
+from pervade.kube.errors import ApiError
+from pervade.wire.http import ClientError
 
 log = logging.getLogger(__name__)
 JSON = dict[str, Any]
+T = TypeVar("T")
 Files = dict[str, tuple[bytes, int]]
 _HOST_TYPES = {
     "Directory": stat.S_ISDIR, "File": stat.S_ISREG, "Socket": stat.S_ISSOCK, "CharDevice": stat.S_ISCHR, "BlockDevice": stat.S_ISBLK,
@@ -50,11 +53,13 @@ class Sources:
 class Volumes:
     """The volumes of one pod. `root` is the pod's folder as the host sees it, `seen` as the node sees it."""
 
-    def __init__(
-        self, root: Path, seen: str, enter: Callable[[list[str]], list[str]], host: Callable[[str], Path]
-    ) -> None:
-        self.root, self.seen, self._enter, self._host = root, seen, enter, host
+    def __init__(self, root: Path, seen: str, init: Callable[[], str]) -> None:
+        self.root, self.seen, self._init = root, seen, init
+        """`init()` is the pid of a process that lives in the node's namespaces."""
         self._tokens: dict[str, tuple[str, float, float]] = {}
+
+    def _inside(self, act: Callable[[], T]) -> T:
+        return mountns.inside(Path(f"/proc/{self._init()}/ns/mnt"), act)
 
     async def prepare(self, pod: JSON, sources: Sources) -> dict[str, str]:
         """Make what is missing and bring contents up to date; volume name → folder as the node sees it.
@@ -81,50 +86,78 @@ class Volumes:
         if not folder.is_dir():
             folder.mkdir(parents=True)
             if kind == "emptyDir":
-                folder.chmod(0o777)
                 if (volume["emptyDir"] or {}).get("medium") == "Memory":
                     size = (volume["emptyDir"] or {}).get("sizeLimit")
-                    self._tmpfs(f"{self.seen}/volumes/{kind}/{name}", size)
+                    self._tmpfs(f"{self.seen}/volumes/{kind}/{name}", size, group)
                 elif group is not None:
                     os.chown(folder, -1, int(group))
                     folder.chmod(0o2777)
+                else:
+                    folder.chmod(0o777)
         if kind != "emptyDir":
-            files = await self._files(pod, volume, kind, sources)
+            try:
+                files = await self._files(pod, volume, kind, sources)
+            except (ApiError, ClientError, OSError) as error:
+                # A container that is started again while the API is away gets what the volume held.
+                if not (folder / "..data").is_symlink():
+                    raise
+                log.debug("volume not refreshed", extra={"volume": name, "error": str(error)})
+                return f"{self.seen}/volumes/{kind}/{name}"
             write_atomically(folder, files, int(group) if group is not None else None)
         return f"{self.seen}/volumes/{kind}/{name}"
 
-    def _tmpfs(self, target: str, size: object) -> None:
-        from pervade.cluster.kubelet import quantity
-
-        options = f"mode=1777,size={quantity.in_bytes(size)}" if size else "mode=1777"
-        done = subprocess.run(
-            self._enter(["mount", "-t", "tmpfs", "-o", options, "tmpfs", target]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise VolumeError(f"tmpfs at {target}: {done.stderr.strip()}")
+    def _tmpfs(self, target: str, size: object, group: object) -> None:
+        options = "mode=0777" if group is None else f"mode=2777,gid={int(str(group))}"
+        if size:
+            options += f",size={quantity.in_bytes(size)}"
+        try:
+            self._inside(lambda: mountns.tmpfs(target, options))
+        except OSError as error:
+            raise VolumeError(f"tmpfs at {target}: {error}") from None
 
     def _host_path(self, source: JSON) -> str:
-        path, kind = source["path"], source.get("type") or ""
+        path, kind = str(source["path"]), source.get("type") or ""
         if ".." in path.split("/"):
             raise VolumeError(f"hostPath {path!r} must not contain '..'")
-        real = self._host(path)
-        if kind in ("DirectoryOrCreate", "FileOrCreate") and not real.exists():
-            real.parent.mkdir(parents=True, exist_ok=True)
-            if kind == "FileOrCreate":
-                real.touch()
-            else:
-                real.mkdir(mode=0o755)
-        elif kind in _HOST_TYPES:
+        if kind:
             try:
-                fits = _HOST_TYPES[kind](real.stat().st_mode)
-            except OSError:
-                fits = False
-            if not fits:
-                raise VolumeError(f"hostPath type check failed: {path} is not a {kind}")
-        return str(path)
+                self._inside(lambda: check_host_path(Path(path), kind))
+            except OSError as error:
+                raise VolumeError(f"hostPath {path}: {error}") from None
+        return path
+
+    def bind(self, source: str, sub: str, name: str) -> str:
+        """Mount `sub` within the volume folder `source`; the path to give a container. Raises VolumeError.
+
+        Links within the volume are followed, a link out of it is refused by the kernel. Made anew for each
+        start of a container, so that it sees the present file of a volume whose files are exchanged.
+        """
+        target = f"{self.seen}/volume-subpaths/{name}"
+        try:
+            self._inside(lambda: mountns.bind_beneath(source, sub, target))
+        except mountns.Outside:
+            raise VolumeError(f"subPath {sub!r} leaves the volume") from None
+        except OSError as error:
+            raise VolumeError(f"subPath {sub!r}: {error}") from None
+        return target
+
+    def beyond_limit(self, pod: JSON) -> str | None:
+        """Why the pod must go: an emptyDir on disk that holds more than its sizeLimit. O(files)."""
+        for volume in pod["spec"].get("volumes") or ():
+            source = volume.get("emptyDir") or {}
+            if not limited(volume):
+                continue
+            folder = self.root / "volumes" / "emptyDir" / volume["name"]
+            used = 0
+            for base, _, names in os.walk(folder):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        used += (Path(base) / name).lstat().st_blocks * 512
+            if used > quantity.in_bytes(source["sizeLimit"]):
+                return (
+                    f'Usage of EmptyDir volume "{volume["name"]}" exceeds the limit "{source["sizeLimit"]}".'
+                )
+        return None
 
     async def _files(self, pod: JSON, volume: JSON, kind: str, sources: Sources) -> Files:
         body = volume[kind]
@@ -141,12 +174,7 @@ class Volumes:
         self, pod: JSON, volume: str, kind: str, body: JSON, mode: int, sources: Sources
     ) -> Files:
         if kind == "serviceAccountToken":
-            return {
-                body["path"]: (
-                    (await self._token(pod, volume, body, sources)).encode(),
-                    0o600 if _private(pod) else mode,
-                )
-            }
+            return {body["path"]: ((await self._token(pod, volume, body, sources)).encode(), mode)}
         if kind == "downwardAPI":
             return self._downward(pod, body, mode, sources)
         name = body.get("secretName") if kind == "secret" and "secretName" in body else body.get("name", "")
@@ -212,20 +240,36 @@ class Volumes:
 
     def remove(self) -> None:
         """Unmount and delete everything of the pod."""
-        with contextlib.suppress(OSError):
-            for folder in (self.root / "volumes" / "emptyDir").iterdir():
-                subprocess.run(
-                    self._enter(["umount", "-l", f"{self.seen}/volumes/emptyDir/{folder.name}"]),
-                    capture_output=True,
-                    check=False,
-                )
+        points = mountns.mounted_below(self._init(), self.seen)
+        if points:
+            self._inside(lambda: mountns.unmount_all(points))
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def _private(pod: JSON) -> bool:
-    """Whether every container runs as one known user, so that a token can be its own alone: never assumed here."""
-    del pod
-    return False
+def limited(volume: JSON) -> bool:
+    """Whether a volume's size on disk must be watched."""
+    source = volume.get("emptyDir") or {}
+    return bool(source.get("sizeLimit")) and source.get("medium") != "Memory"
+
+
+def check_host_path(path: Path, kind: str) -> None:
+    """Make or check a hostPath of a type, in the present namespace. Raises VolumeError, OSError."""
+    if kind in ("DirectoryOrCreate", "FileOrCreate"):
+        if not path.exists():
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if kind == "FileOrCreate":
+                path.touch(mode=0o644)
+            else:
+                path.mkdir(mode=0o755)
+        kind = kind.removesuffix("OrCreate")
+    if kind not in _HOST_TYPES:
+        raise VolumeError(f"hostPath type {kind!r} is not known")
+    try:
+        fits = _HOST_TYPES[kind](path.stat().st_mode)
+    except FileNotFoundError:
+        fits = False
+    if not fits:
+        raise VolumeError(f"hostPath type check failed: {path} is not a {kind}")
 
 
 def data_of(obj: JSON) -> dict[str, bytes]:
@@ -244,6 +288,8 @@ def write_atomically(folder: Path, files: Files, group: int | None = None) -> bo
     for path in files:
         if path.startswith("/") or ".." in path.split("/"):
             raise VolumeError(f"path {path!r} leaves the volume")
+    if group is not None:
+        files = {path: (content, mode | 0o440) for path, (content, mode) in files.items()}
     current = folder / "..data"
     if current.is_symlink() and _contents(current) == files:
         return False
@@ -251,13 +297,13 @@ def write_atomically(folder: Path, files: Files, group: int | None = None) -> bo
     for path, (content, mode) in files.items():
         target = fresh / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        target.chmod(mode | (0o440 if group is not None else 0))
-        if group is not None:
-            os.chown(target, -1, group)
+        with open(target, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+            if group is not None:
+                os.fchown(file.fileno(), -1, group)
+            os.fchmod(file.fileno(), mode)
     fresh.mkdir(exist_ok=True)
     fresh.chmod(0o755)
-    old = current.readlink() if current.is_symlink() else None
     link = folder / "..data_tmp"
     link.unlink(missing_ok=True)
     link.symlink_to(fresh.name)
@@ -270,8 +316,10 @@ def write_atomically(folder: Path, files: Files, group: int | None = None) -> bo
     for shown in folder.iterdir():
         if shown.is_symlink() and not shown.name.startswith("..") and shown.name not in tops:
             shown.unlink()
-    if old is not None:
-        shutil.rmtree(folder / old, ignore_errors=True)
+    for old in folder.iterdir():
+        # Also what a killed process left half written.
+        if old.name.startswith("..") and not old.is_symlink() and old.name != fresh.name:
+            shutil.rmtree(old, ignore_errors=True)
     return True
 
 
