@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,16 @@ def served(cluster_of: Callable[[int], Any], tmp_path: Path) -> Iterator[Any]:
     """A cluster with a web server on each of its two nodes."""
     cluster = cluster_of(190)
     cluster.up()
-    file = tmp_path / "pods.yaml"
+    with_pods(cluster, tmp_path)
+    yield cluster
+
+
+def with_pods(cluster: Any, folder: Path) -> None:
+    """p1 on node-1 and p2 on node-2, Ready."""
+    file = folder / "pods.yaml"
     file.write_text("---".join(PODS % {"name": f"p{n}", "node": f"node-{n}"} for n in (1, 2)))
     cluster.kubectl("apply", "-f", str(file))
     cluster.kubectl("wait", "--for=condition=Ready", "pod/p1", "pod/p2", "--timeout=60s", timeout=90)
-    yield cluster
 
 
 def address(cluster: Any, pod: str, index: int = 0) -> str:
@@ -118,17 +124,9 @@ def test_a_killed_process_comes_back_and_pods_do_not_notice(served: Any, program
 
 def test_a_killed_containerd_comes_back_with_the_same_containers(served: Any) -> None:
     before = served.kubectl("get", "pod", "p1", "-o", "jsonpath={.status.containerStatuses[0].containerID}")
-    init = int((served.run_dir / "nodes" / "node-1" / "init.pid").read_text())
-
-    def daemon() -> int | None:
-        for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split():
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "containerd":
-                return int(pid)
-        return None
-
-    old = until(daemon)
+    old = until(lambda: containerd_of(served, "node-1"))
     os.kill(old, signal.SIGKILL)
-    until(lambda: daemon() not in (None, old))
+    until(lambda: containerd_of(served, "node-1") not in (None, old))
     until(lambda: from_node_1(served, "http://127.0.0.1:8080/").startswith("200"))
     after = served.kubectl("get", "pod", "p1", "-o", "jsonpath={.status.containerStatuses[0].containerID}")
     assert after == before
@@ -155,13 +153,26 @@ def test_a_killed_node_comes_back_with_its_pods(served: Any) -> None:
 
 
 def test_after_a_reboot_up_brings_the_same_cluster_back(served: Any) -> None:
-    before = json.loads(served.kubectl("get", "pods", "-o", "json"))
+    served.kubectl("create", "configmap", "kept", "--from-literal=word=remembered")
+    served.kubectl("create", "deployment", "web", "--image=busybox", "--replicas=2", "--", "sleep", "3600")
+    served.kubectl("rollout", "status", "deployment/web", "--timeout=60s", timeout=90)
+    served.kubectl("expose", "pod", "p2", "--port=8080")
+    what = ("get", "pods,services,configmaps,deployments,replicasets", "-o", "json")
+    before = {o["metadata"]["uid"]: o for o in json.loads(served.kubectl(*what))["items"]}
     _reboot(served)
     served.up()
-    served.kubectl("wait", "--for=condition=Ready", "pod/p1", "pod/p2", "--timeout=90s", timeout=120)
-    after = json.loads(served.kubectl("get", "pods", "-o", "json"))
-    assert [p["metadata"]["uid"] for p in before["items"]] == [p["metadata"]["uid"] for p in after["items"]]
+    served.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s", timeout=120)
+    after = {o["metadata"]["uid"]: o for o in json.loads(served.kubectl(*what))["items"]}
+    assert sorted(before) == sorted(after)
+    for uid, one in before.items():
+        assert one["metadata"]["name"] == after[uid]["metadata"]["name"]
+        if one["kind"] in ("Service", "ConfigMap", "Deployment"):
+            assert {k: one.get(k) for k in ("spec", "data")} == {
+                k: after[uid].get(k) for k in ("spec", "data")
+            }
     assert_served(served)
+    kept = served.jsonpath("service/p2", "{.spec.clusterIP}")
+    until(lambda: from_node_1(served, f"http://{kept}:8080/").startswith("200 "))
 
 
 def _reboot(cluster: Any) -> None:
@@ -203,24 +214,142 @@ def test_two_clusters_run_side_by_side_and_one_goes_alone(
 ) -> None:
     first, second = cluster_of(196), cluster_of(198)
     second.config = tmp_path / "second.yaml"
-    first.up("--nodes", "1")
-    second.up("--nodes", "1")
+    field = "{.status.containerStatuses[0].containerID}"
+    for cluster in (first, second):
+        cluster.up("--nodes", "1")
+        cluster.kubectl("run", "only", "--image=busybox", "--", "sleep", "3600")
+    for cluster in (first, second):
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/only", "--timeout=60s", timeout=90)
+    kept = second.jsonpath("pod/only", field)
+    assert first.jsonpath("pod/only", field) != kept
+    assert first.kubectl("get", "pods", "-o", "name").split() == ["pod/only"]
     first.down("--purge")
     assert second.kubectl("get", "nodes", "-o", "name").split() == ["node/node-1"]
     assert second.status()["nodes"][0]["ready"] == "True"
+    assert second.jsonpath("pod/only", field) == kept
+    assert address(second, "only").startswith("10.198.")
 
 
-def test_a_foreign_firewall_on_the_host_does_not_matter(served: Any) -> None:
-    """What Docker and others leave on a host: FORWARD DROP, and bridges that call iptables where there is br_netfilter."""
-    table = f"foreign_{os.getpid()}"
-    rules = f"table ip {table} {{ chain f {{ type filter hook forward priority 0; policy drop; }} ; }}"
-    bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    if not bridged.exists():
-        subprocess.run(["modprobe", "br_netfilter"], check=False, capture_output=True)
-    if not bridged.exists():
-        print("br_netfilter is not available in this kernel: only FORWARD DROP is tried")
-    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+_FOREIGN = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A DOCKER-USER -j DROP
+COMMIT
+"""
+
+
+@pytest.fixture
+def foreign_host() -> Iterator[list[str]]:
+    """A network namespace that is a host with Docker's rules: FORWARD DROP, and bridges that ask iptables.
+
+    Gives the prefix that runs a command there. The namespace ends with the process that holds it, however this ends.
+    """
+    holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "sleep", "infinity"])
+    prefix = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--"]
     try:
-        assert_served(served)
+        mine = Path("/proc/self/ns/net").readlink()
+        until(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != mine)
+        for restore in ("iptables-restore", "ip6tables-restore"):
+            subprocess.run([*prefix, restore], input=_FOREIGN, text=True, check=True)
+        bridged = "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do [ ! -e $f ] || echo 1 >$f; done"
+        subprocess.run([*prefix, "sh", "-c", f"ip link set lo up; {bridged}"], check=True)
+        yield prefix
     finally:
-        subprocess.run(["nft", "delete", "table", "ip", table], check=True)
+        holder.kill()
+        holder.wait()
+
+
+def rules(prefix: list[str]) -> str:
+    done = subprocess.run(
+        [*prefix, "nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_foreign_firewall_on_the_host_does_not_matter(
+    foreign_host: list[str], cluster_of: Callable[[int], Any], tmp_path: Path
+) -> None:
+    if not Path("/proc/sys/net/bridge").exists():
+        print("br_netfilter is not loaded in this kernel: only FORWARD DROP is tried")
+    before = rules(foreign_host)
+    assert "policy drop" in before
+    cluster = cluster_of(204)
+    cluster.prefix = foreign_host
+    cluster.up()
+    with_pods(cluster, tmp_path)
+    assert_served(cluster)
+    assert rules(foreign_host) == before
+    cluster.down("--purge")
+    assert rules(foreign_host) == before
+
+
+_CALLER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: caller}
+spec:
+  nodeName: node-1
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: nicolaka/netshoot
+    command:
+    - sh
+    - -c
+    - 'while :; do curl -sf -m3 -o /dev/null http://web:8080/ && echo served || echo FAILED $?; sleep 0.05; done'
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: p2}, ports: [{port: 8080}]}
+"""
+
+
+def test_while_each_part_is_killed_a_service_never_fails(served: Any, tmp_path: Path) -> None:
+    """kill -9 of API server, controllers, kubelets and containerd: names, Services and pods go on without one failure."""
+    (tmp_path / "caller.yaml").write_text(_CALLER)
+    served.kubectl("apply", "-f", str(tmp_path / "caller.yaml"))
+    served.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=60s", timeout=90)
+
+    def count(word: str) -> int:
+        return log_of(served, "node-1", "caller").count(word)
+
+    # The first calls may come before the Service is in the nodes' rules.
+    until(lambda: count("served") > 10)
+    early, kills = count("FAILED"), []
+    for program in ("apiserver", "controllers", "kubelet-node-1", "kubelet-node-2", "containerd"):
+        seen = count("served")
+        old = containerd_of(served, "node-2") if program == "containerd" else served.pid(program)
+        kills.append(f"{datetime.now(UTC):%H:%M:%S.%f} {program}")
+        os.kill(old, signal.SIGKILL)
+        until(
+            lambda program=program, old=old: (
+                (containerd_of(served, "node-2") if program == "containerd" else served.pid(program))
+                not in (None, -1, old)
+            )
+        )
+        until(lambda: "error" not in served.status())
+        # It heals: the part does its work again, and the caller was served all the while.
+        name = f"after-{program}"
+        served.kubectl("create", "deployment", name, "--image=busybox", "--replicas=2", "--", "sleep", "3600")
+        served.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s", timeout=90)
+        served.kubectl("delete", "deployment", name)
+        until(lambda seen=seen: count("served") > seen + 20)
+    failed = [line for line in log_of(served, "node-1", "caller").splitlines() if "FAILED" in line]
+    assert len(failed) == early, (kills, failed)
+
+
+def containerd_of(cluster: Any, node: str) -> int | None:
+    """The present containerd of a node, a child of its PID 1."""
+    init = int((cluster.run_dir / "nodes" / node / "init.pid").read_text())
+    for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split():
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "containerd":
+                return int(pid)
+        except OSError:
+            continue
+    return None

@@ -35,6 +35,8 @@ class Cluster:
     def __init__(self, name: str, octet: int, folder: Path) -> None:
         self.name, self.config = name, folder / "kubeconfig.yaml"
         self.state, self.run_dir = STATE / name, RUN / name
+        self.prefix: list[str] = []
+        """Put before every command: `nsenter --net=…` makes another network namespace the cluster's host."""
         self.flags = [
             "--name",
             name,
@@ -52,7 +54,7 @@ class Cluster:
         """Run the command line; its output."""
         environment = os.environ | {"KUBECONFIG": str(self.config), "NO_COLOR": "1"}
         done = subprocess.run(
-            [sys.executable, "-m", "pervade.cli.main", *words],
+            [*self.prefix, sys.executable, "-m", "pervade.cli.main", *words],
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -79,8 +81,9 @@ class Cluster:
         return next(int(p["pid"]) for p in self.status()["processes"] if p["name"] == program)
 
     def kubectl(self, *words: str, check: bool = True, timeout: float = 60) -> str:
+        common = ["--kubeconfig", str(self.config), "--cache-dir", str(self.config.with_name("cache"))]
         done = subprocess.run(
-            [KUBECTL, "--kubeconfig", self.config, "--cache-dir", self.config.with_name("cache"), *words],
+            [*self.prefix, str(KUBECTL), *common, *words],
             capture_output=True,
             text=True,
             timeout=timeout,
