@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from pervade.kube.errors import ApiError
 from pervade.kube.resources import (
     CONTROLLER_REVISIONS,
     DAEMON_SETS,
@@ -337,3 +340,52 @@ async def test_a_rollout_that_does_not_progress_says_so(world: Any) -> None:
         ),
     )
     assert (status["type"], status["status"]) == ("Progressing", "False")
+
+
+async def test_a_replicaset_takes_fitting_strays_and_lets_go_of_what_no_longer_fits(world: Any) -> None:
+    template = workload("web")["spec"]["template"]
+    await world.client.create(
+        PODS,
+        {
+            "metadata": {"name": "stray", "namespace": "default", "labels": {"app": "web"}},
+            "spec": template["spec"],
+        },
+    )
+    made = await world.client.create(REPLICA_SETS, workload("web", replicas=2))
+    await world.seen(REPLICA_SETS, counts("web", availableReplicas=2))
+    held = await world.seen(PODS, lambda held: len(held) == 2 and held)
+    assert held["stray"]["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+    await world.client.patch(PODS, "stray", {"metadata": {"labels": {"app": "mine"}}}, "default")
+    held = await world.seen(
+        PODS, lambda held: len(held) == 3 and not held["stray"]["metadata"].get("ownerReferences") and held
+    )
+    await world.client.delete(REPLICA_SETS, "web", "default", propagation="Foreground")
+    await world.seen(PODS, lambda held: list(held) == ["stray"])
+
+
+@pytest.mark.parametrize(
+    ("res", "body", "change", "field"),
+    [
+        (STATEFUL_SETS, workload("row"), {"spec": {"podManagementPolicy": "Parallel"}}, "spec"),
+        (
+            DAEMON_SETS,
+            workload("each"),
+            {"spec": {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}},
+            "spec.updateStrategy.rollingUpdate.maxSurge",
+        ),
+        (
+            DAEMON_SETS,
+            workload("each"),
+            {"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}},
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+        ),
+    ],
+)
+async def test_what_no_controller_could_do_is_refused(
+    world: Any, res: Resource, body: JSON, change: JSON, field: str
+) -> None:
+    await world.client.create(res, body)
+    with pytest.raises(ApiError) as refused:
+        await world.client.patch(res, body["metadata"]["name"], change, "default")
+    assert refused.value.status_code == 422
+    assert [c["field"] for c in refused.value.details["causes"]] == [field]

@@ -44,6 +44,12 @@ class ApiError(Exception):
         return self.status_code == 409 and self.reason != "AlreadyExists"
 
     @property
+    def namespace_terminating(self) -> bool:
+        """A creation was refused because its namespace is ending: trying again is of no use."""
+        causes = self.details.get("causes") or ()
+        return self.status_code == 403 and any(c.get("reason") == "NamespaceTerminating" for c in causes)
+
+    @property
     def gone(self) -> bool:
         """The asked resourceVersion is too old: list again."""
         return self.status_code == 410

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -12,12 +13,13 @@ from pervade.cluster.controllers.placement import tolerates
 from pervade.cluster.controllers.queue import WorkQueue
 from pervade.kube.errors import ApiError
 from pervade.kube.resources import LEASES, NODES, PODS
+from pervade.wire.http import ClientError
 
 GRACE = 40.0
 _UNREACHABLE, _NOT_READY = "node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"
 _OURS = (_UNREACHABLE, _NOT_READY)
 _LEASES = "kube-node-lease"
-_LOOK = 5.0
+_LOOK, _SLOW, _DOUBT = 5.0, 2.0, 0.4
 _MOST_ENDED = 12500
 """Upstream's --terminated-pod-gc-threshold."""
 _STATUS = "NodeStatusUnknown", "Kubelet stopped posting node status."
@@ -121,12 +123,31 @@ class Nodes:
         if node is None:
             return None
         silent = self._silent(name)
+        if silent >= self.grace * _DOUBT:
+            await self._ask(name)
+            silent = self._silent(name)
         if silent >= self.grace:
             await self._unknown(node)
         ready = (ob.condition(node, "Ready") or {}).get("status", "Unknown")
         await self._taint(node, "Unknown" if silent >= self.grace else str(ready))
-        # Often enough to see that the API was away; no call is made for that.
+        # Often enough to see that the API was away; no call is made while the lease is renewed in time.
         return min(self.grace - silent, _LOOK) + 0.1 if silent < self.grace else None
+
+    async def _ask(self, name: str) -> None:
+        """Read a silent node's lease itself: an API that does not answer in time could not have told of a renewal."""
+        begun, held = time.monotonic(), self.leases.get(_LEASES, name)
+        try:
+            lease = await asyncio.wait_for(self.hub.client.get(LEASES, name, _LEASES), _SLOW)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return
+        except (ClientError, OSError, TimeoutError):
+            self._away = time.monotonic()
+            raise
+        if held is not None and lease["spec"].get("renewTime") != held["spec"].get("renewTime"):
+            # The watch is behind.
+            self.heard[name] = begun
 
     def _count(self, old: JSON | None, new: JSON | None) -> None:
         """Remember ended pods; the oldest beyond a large number are deleted."""

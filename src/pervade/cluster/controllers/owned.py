@@ -126,7 +126,7 @@ class OwnedPods:
         try:
             made = await self.hub.client.create(PODS, pod)
         except ApiError as error:
-            if not error.already_exists:
+            if not (error.already_exists or error.namespace_terminating):
                 self.say(owner, "FailedCreate", f"Error creating: {error.message}", warn=True)
             raise
         key = ob.key_of(owner)

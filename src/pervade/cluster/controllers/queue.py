@@ -78,6 +78,10 @@ class WorkQueue:
                     self.add(key)
 
     def _failed(self, key: Hashable, error: Exception) -> None:
+        if isinstance(error, ApiError) and error.namespace_terminating:
+            # The object itself is about to go; its events come here anyway.
+            self._failures.pop(key, None)
+            return
         count = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(_FIRST * 2**count, _MOST)
         quiet = isinstance(error, ApiError) and (error.conflict or error.not_found)

@@ -125,7 +125,7 @@ async def register(node: Node) -> JSON:
 async def keep_alive(node: Node) -> None:
     """Register, then renew lease and status until cancelled."""
     lease: JSON | None = None
-    last_status, last_ready = 0.0, None
+    last_status, last_beat, last_ready = 0.0, 0.0, None
     old: JSON = {}
     registered = False
     while True:
@@ -135,13 +135,16 @@ async def keep_alive(node: Node) -> None:
                 old, registered = made.get("status") or {}, True
             ready = await _runtime(node)
             now = asyncio.get_running_loop().time()
-            if ready != last_ready or now - last_status > _STATUS_EVERY:
+            # A node that was silent for long may have been given up: it says itself that it is back.
+            silent = now - last_beat > _LEASE / 2
+            if ready != last_ready or silent or now - last_status > _STATUS_EVERY:
                 status = await node_status(node, ready, old)
                 made = await node.client.patch(
                     NODES, node.name, {"status": status}, subresource="status", field_manager="kubelet"
                 )
                 old, last_ready, last_status = made["status"], ready, now
             lease = await _renew(node, lease)
+            last_beat = asyncio.get_running_loop().time()
             wait = _BEAT if ready[0] else 0.5
         except (ApiError, ClientError, OSError, CriError) as error:
             registered = registered and not (isinstance(error, ApiError) and error.not_found)

@@ -161,7 +161,22 @@ def _daemon_set_create(new: JSON) -> None:
     new["status"] = dict.fromkeys(names, 0)
 
 
-DAEMON_SET = Strategy(default=_daemon_set_default, create=_daemon_set_create, validate=_replica_set_validate)
+def _daemon_set_validate(new: JSON, old: JSON | None) -> list[Cause]:
+    causes = _replica_set_validate(new, old)
+    rolling = new["spec"]["updateStrategy"].get("rollingUpdate")
+    if rolling:
+        none = [str(rolling.get(k, 0)) in ("0", "0%") for k in ("maxUnavailable", "maxSurge")]
+        field = "spec.updateStrategy.rollingUpdate"
+        if all(none):
+            text = f"Invalid value: {_short(rolling.get('maxUnavailable'))}: cannot be 0 when maxSurge is 0"
+            causes.append(Cause(f"{field}.maxUnavailable", text))
+        elif not any(none):
+            text = f"Invalid value: {_short(rolling['maxSurge'])}: may not be set when maxUnavailable is non-zero"
+            causes.append(Cause(f"{field}.maxSurge", text))
+    return causes
+
+
+DAEMON_SET = Strategy(default=_daemon_set_default, create=_daemon_set_create, validate=_daemon_set_validate)
 
 
 def _stateful_set_default(new: JSON) -> None:
@@ -177,10 +192,34 @@ def _stateful_set_default(new: JSON) -> None:
     _template_default(spec)
 
 
+_STATEFUL_MUTABLE = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+
+
+def _stateful_set_validate(new: JSON, old: JSON | None) -> list[Cause]:
+    causes = _replica_set_validate(new, old)
+    if old is not None:
+        before, after = (
+            {k: v for k, v in o["spec"].items() if k not in _STATEFUL_MUTABLE and v} for o in (old, new)
+        )
+        if before != after:
+            listed = ", ".join(f"'{name}'" for name in _STATEFUL_MUTABLE[:-1])
+            text = f"updates to statefulset spec for fields other than {listed} and '{_STATEFUL_MUTABLE[-1]}' are forbidden"
+            causes.append(Cause("spec", f"Forbidden: {text}", "FieldValueForbidden"))
+    return causes
+
+
 STATEFUL_SET = Strategy(
     default=_stateful_set_default,
     create=lambda o: o.__setitem__("status", {"replicas": 0, "availableReplicas": 0}),
-    validate=_replica_set_validate,
+    validate=_stateful_set_validate,
 )
 
 
@@ -223,6 +262,9 @@ def _job_validate(new: JSON, old: JSON | None) -> list[Cause]:
                 "FieldValueNotSupported",
             )
         )
+    if new["spec"].get("completionMode") == "Indexed" and new["spec"].get("completions") is None:
+        text = "Required value: when completion mode is Indexed"
+        causes.append(Cause("spec.completions", text, REQUIRED))
     if old is not None:
         causes += immutable(
             "spec.completions", new["spec"].get("completions"), old["spec"].get("completions")
