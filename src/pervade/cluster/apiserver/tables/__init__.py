@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
-from pervade.cluster.apiserver.tables import core, custom, network, pods, workloads
+from pervade.cluster.apiserver.tables import core, custom, network, pods, policies, storage, workloads
 from pervade.cluster.apiserver.tables.column import Printer
 
 _PRINTERS: dict[str, Printer] = {
@@ -18,10 +18,14 @@ _PRINTERS: dict[str, Printer] = {
     "serviceaccounts": core.ACCOUNTS,
     "events": core.EVENTS,
     "events.events.k8s.io": core.EVENTS,
+    "persistentvolumes": storage.VOLUMES,
+    "persistentvolumeclaims": storage.CLAIMS,
+    "podtemplates": workloads.TEMPLATES,
     "services": network.SERVICES,
     "endpoints": network.ENDPOINTS,
     "endpointslices.discovery.k8s.io": network.SLICES,
     "ingresses.networking.k8s.io": network.INGRESSES,
+    "ingressclasses.networking.k8s.io": network.INGRESS_CLASSES,
     "networkpolicies.networking.k8s.io": network.NETWORK_POLICIES,
     "deployments.apps": workloads.DEPLOYMENTS,
     "replicasets.apps": workloads.REPLICASETS,
@@ -36,13 +40,16 @@ _PRINTERS: dict[str, Printer] = {
     "rolebindings.rbac.authorization.k8s.io": core.BINDINGS,
     "clusterrolebindings.rbac.authorization.k8s.io": core.BINDINGS,
     "customresourcedefinitions.apiextensions.k8s.io": core.CREATED,
-    "validatingwebhookconfigurations.admissionregistration.k8s.io": core.WEBHOOKS,
-    "mutatingwebhookconfigurations.admissionregistration.k8s.io": core.WEBHOOKS,
-    "priorityclasses.scheduling.k8s.io": core.PRIORITIES,
-    "poddisruptionbudgets.policy": core.BUDGETS,
-    "horizontalpodautoscalers.autoscaling": core.SCALERS,
-    "storageclasses.storage.k8s.io": core.STORAGE_CLASSES,
-    "certificatesigningrequests.certificates.k8s.io": core.REQUESTS,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": policies.WEBHOOKS,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": policies.WEBHOOKS,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": policies.ADMISSION_POLICIES,
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": policies.ADMISSION_BINDINGS,
+    "runtimeclasses.node.k8s.io": storage.RUNTIMES,
+    "priorityclasses.scheduling.k8s.io": policies.PRIORITIES,
+    "poddisruptionbudgets.policy": policies.BUDGETS,
+    "horizontalpodautoscalers.autoscaling": policies.SCALERS,
+    "storageclasses.storage.k8s.io": storage.CLASSES,
+    "certificatesigningrequests.certificates.k8s.io": policies.REQUESTS,
 }
 
 

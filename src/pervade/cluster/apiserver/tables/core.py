@@ -11,6 +11,7 @@ from pervade.cluster.apiserver.tables import human
 from pervade.cluster.apiserver.tables.column import Printer, columns, printer
 
 _ROLE = "node-role.kubernetes.io/"
+_OLD_ROLE = "kubernetes.io/role"
 
 
 def _age(obj: JSON, now: datetime) -> str:
@@ -30,29 +31,22 @@ def simple(names: tuple[str, ...], *cells: Callable[[JSON], Any], wide: tuple[st
 
 def _node(obj: JSON, now: datetime) -> list[Any]:
     meta, spec, state = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    ready = {c["type"]: c.get("status") for c in state.get("conditions") or ()}.get("Ready")
-    words = [
-        "Ready"
-        if ready == "True"
-        else "NotReady"
-        if ready == "False"
-        else "Unknown"
-        if not ready
-        else "NotReady"
-    ]
+    ready = {c.get("type"): c.get("status") for c in state.get("conditions") or ()}.get("Ready")
+    words = ["Ready" if ready == "True" else "NotReady" if ready else "Unknown"]
     if spec.get("unschedulable"):
         words.append("SchedulingDisabled")
-    roles = sorted(k.removeprefix(_ROLE) for k in meta.get("labels") or {} if k.startswith(_ROLE))
+    labels = meta.get("labels") or {}
+    roles = {k.removeprefix(_ROLE) for k in labels if k.startswith(_ROLE)} | {labels.get(_OLD_ROLE) or ""}
     info = state.get("nodeInfo") or {}
 
     def address(kind: str) -> str:
-        found = [a["address"] for a in state.get("addresses") or () if a.get("type") == kind]
+        found = [a.get("address") for a in state.get("addresses") or () if a.get("type") == kind]
         return str(found[0]) if found else "<none>"
 
     return [
         meta["name"],
         ",".join(words),
-        human.listed(roles),
+        human.listed(sorted(roles - {""})),
         _age(obj, now),
         info.get("kubeletVersion", ""),
         address("InternalIP"),
@@ -107,18 +101,8 @@ def _reference(obj: JSON) -> str:
     return f"{found.get('kind', '')}/{found.get('name', '')}"
 
 
-def _budget(obj: JSON) -> JSON:
-    found: JSON = obj.get("spec") or {}
-    return found
-
-
 def _created(obj: JSON, _now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
-
-
-def _scaler(obj: JSON) -> str:
-    found = (obj.get("spec") or {}).get("scaleTargetRef") or {}
-    return f"{found.get('kind', '')}/{found.get('name', '')}"
 
 
 PLAIN = simple(())
@@ -150,27 +134,6 @@ BINDINGS = simple(
     lambda o: _subjects(o, "ServiceAccount"),
     wide=("Users", "Groups", "ServiceAccounts"),
 )
-WEBHOOKS = simple(("#Webhooks",), lambda o: len(o.get("webhooks") or ()))
-PRIORITIES = simple(
-    ("#Value", "Global-Default", "PreemptionPolicy"),
-    lambda o: o.get("value", 0),
-    lambda o: str(bool(o.get("globalDefault"))).lower(),
-    lambda o: o.get("preemptionPolicy", "PreemptLowerPriority"),
-)
-BUDGETS = simple(
-    ("Min Available", "Max Unavailable", "#Allowed Disruptions"),
-    lambda o: str(_budget(o).get("minAvailable", "N/A")),
-    lambda o: str(_budget(o).get("maxUnavailable", "N/A")),
-    lambda o: (o.get("status") or {}).get("disruptionsAllowed", 0),
-)
-SCALERS = simple(
-    ("Reference", "Targets", "MinPods", "MaxPods", "#Replicas"),
-    _scaler,
-    lambda _o: "<unknown>",
-    lambda o: str(_budget(o).get("minReplicas", "<unset>")),
-    lambda o: str(_budget(o).get("maxReplicas", "")),
-    lambda o: (o.get("status") or {}).get("currentReplicas", 0),
-)
 REVISIONS = simple(
     ("Controller", "#Revision"),
     lambda o: human.listed(
@@ -178,19 +141,4 @@ REVISIONS = simple(
         for r in o["metadata"].get("ownerReferences") or ()
     ),
     lambda o: o.get("revision", 0),
-)
-STORAGE_CLASSES = simple(
-    ("Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion"),
-    lambda o: o.get("provisioner", ""),
-    lambda o: o.get("reclaimPolicy", "Delete"),
-    lambda o: o.get("volumeBindingMode", "Immediate"),
-    lambda o: str(bool(o.get("allowVolumeExpansion"))).lower(),
-)
-REQUESTS = simple(
-    ("SignerName", "Requestor", "Condition"),
-    lambda o: (o.get("spec") or {}).get("signerName", ""),
-    lambda o: (o.get("spec") or {}).get("username", ""),
-    lambda o: human.listed(c["type"] for c in (o.get("status") or {}).get("conditions") or ()).replace(
-        "<none>", "Pending"
-    ),
 )

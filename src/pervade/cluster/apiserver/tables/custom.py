@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.schema import jsonpath
 from pervade.cluster.apiserver.tables import human
@@ -48,7 +50,7 @@ def _reader(column: JSON) -> Callable[[JSON, datetime], Any]:
             return human.age(value, now)
         if kind == "string":
             if len(found) > 1:
-                return str(found).replace("'", '"')
+                return _text(found)
             return value if isinstance(value, str) else _text(value)
         if kind in ("integer", "number"):
             return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -58,6 +60,4 @@ def _reader(column: JSON) -> Callable[[JSON, datetime], Any]:
 
 
 def _text(value: Any) -> str:
-    import msgspec
-
     return msgspec.json.encode(value).decode()

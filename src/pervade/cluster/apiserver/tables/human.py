@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -35,11 +35,21 @@ def duration(seconds: float) -> str:
     return f"{years}y"
 
 
+def moment(stamp: Any) -> datetime | None:
+    """The time of an RFC 3339 stamp; None for a text that is none."""
+    try:
+        found = datetime.fromisoformat(stamp)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def age(stamp: Any, now: datetime) -> str:
-    """The time since an RFC 3339 stamp; `<unknown>` without one."""
-    if not isinstance(stamp, str) or not stamp:
+    """The time since an RFC 3339 stamp; `<unknown>` without one, `<invalid>` for what is no time."""
+    if not stamp:
         return "<unknown>"
-    return duration((now - datetime.fromisoformat(stamp)).total_seconds())
+    at = moment(stamp)
+    return "<invalid>" if at is None else duration((now - at).total_seconds())
 
 
 def listed(values: Iterable[Any], limit: int = 0) -> str:

@@ -15,11 +15,11 @@ def _service(obj: JSON, now: datetime) -> list[Any]:
     ports = []
     for port in spec.get("ports") or ():
         node = f":{port['nodePort']}" if port.get("nodePort") else ""
-        ports.append(f"{port['port']}{node}/{port.get('protocol', 'TCP')}")
+        ports.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
     return [
         meta["name"],
         spec.get("type", "ClusterIP"),
-        spec.get("clusterIP") or ("None" if spec.get("type") != "ExternalName" else "<none>"),
+        spec.get("clusterIP") or "<none>",
         _outside(obj),
         human.listed(ports),
         human.age(meta.get("creationTimestamp"), now),
@@ -79,6 +79,18 @@ def _ingress(obj: JSON, now: datetime) -> list[Any]:
     ]
 
 
+def _ingress_class(obj: JSON, now: datetime) -> list[Any]:
+    spec = obj.get("spec") or {}
+    chosen = spec.get("parameters") or {}
+    kind = ".".join(part for part in (chosen.get("kind"), chosen.get("apiGroup")) if part)
+    return [
+        obj["metadata"]["name"],
+        spec.get("controller", ""),
+        f"{kind}/{chosen.get('name', '')}" if chosen else "<none>",
+        human.age(obj["metadata"].get("creationTimestamp"), now),
+    ]
+
+
 def _network_policy(obj: JSON, now: datetime) -> list[Any]:
     chosen = (obj.get("spec") or {}).get("podSelector")
     return [
@@ -92,4 +104,5 @@ SERVICES = printer(_service, ("Name", "Type", "Cluster-IP", "External-IP", "Port
 ENDPOINTS = printer(_endpoints, ("Name", "Endpoints", "Age"))
 SLICES = printer(_slice, ("Name", "AddressType", "Ports", "Endpoints", "Age"))
 INGRESSES = printer(_ingress, ("Name", "Class", "Hosts", "Address", "Ports", "Age"))
+INGRESS_CLASSES = printer(_ingress_class, ("Name", "Controller", "Parameters", "Age"))
 NETWORK_POLICIES = printer(_network_policy, ("Name", "Pod-Selector", "Age"))

@@ -76,17 +76,13 @@ def _job(obj: JSON, now: datetime) -> list[Any]:
     count = f"{done}/{wanted}" if wanted is not None else f"{done}/1 of {parallel}"
     if wanted is None and parallel <= 1:
         count = f"{done}/1"
-    true = {c["type"] for c in state.get("conditions") or () if c.get("status") == "True"}
-    words = [w for w in ("Complete", "Failed", "SuccessCriteriaMet", "Suspended") if w in true]
-    word = words[0] if words else "Terminating" if meta.get("deletionTimestamp") else "Running"
     took = ""
     if state.get("startTime"):
         end = state.get("completionTime")
-        until = datetime.fromisoformat(end) if end else now
-        took = human.age(state["startTime"], until)
+        took = human.age(state["startTime"], (human.moment(end) if end else now) or now)
     return [
         meta["name"],
-        word,
+        _job_word(obj),
         count,
         took,
         human.age(meta.get("creationTimestamp"), now),
@@ -95,9 +91,18 @@ def _job(obj: JSON, now: datetime) -> list[Any]:
     ]
 
 
+def _job_word(obj: JSON) -> str:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    true = {c.get("type") for c in conditions if c.get("status") == "True"}
+    if obj["metadata"].get("deletionTimestamp") and not true & {"Complete", "Failed"}:
+        return "Terminating"
+    words = ("Complete", "Failed", "Suspended", "FailureTarget", "SuccessCriteriaMet")
+    return next((w for w in words if w in true), "Running")
+
+
 def _cronjob(obj: JSON, now: datetime) -> list[Any]:
     meta, spec, state = _parts(obj)
-    last = state.get("lastScheduleTime")
+    last, made = state.get("lastScheduleTime"), (spec.get("jobTemplate") or {}).get("spec") or {}
     return [
         meta["name"],
         spec.get("schedule", ""),
@@ -106,11 +111,18 @@ def _cronjob(obj: JSON, now: datetime) -> list[Any]:
         len(state.get("active") or ()),
         human.age(last, now) if last else "<none>",
         human.age(meta.get("creationTimestamp"), now),
+        *_template(made),
+        human.selector(made.get("selector")),
     ]
 
 
+def _pod_template(obj: JSON, _now: datetime) -> list[Any]:
+    labels = ((obj.get("template") or {}).get("metadata") or {}).get("labels")
+    return [obj["metadata"]["name"], *_template(obj), human.labels(labels)]
+
+
 _MADE = ("Containers", "Images", "Selector")
-DEPLOYMENTS = printer(_deployment, ("Name", "Ready", "Up-to-date", "Available", "Age"), _MADE)
+DEPLOYMENTS = printer(_deployment, ("Name", "Ready", "#Up-to-date", "#Available", "Age"), _MADE)
 REPLICASETS = printer(_replicaset, ("Name", "#Desired", "#Current", "#Ready", "Age"), _MADE)
 DAEMONSETS = printer(
     _daemonset,
@@ -128,4 +140,7 @@ DAEMONSETS = printer(
 )
 STATEFULSETS = printer(_statefulset, ("Name", "Ready", "Age"), _MADE[:2])
 JOBS = printer(_job, ("Name", "Status", "Completions", "Duration", "Age"), _MADE)
-CRONJOBS = printer(_cronjob, ("Name", "Schedule", "Timezone", "Suspend", "#Active", "Last Schedule", "Age"))
+CRONJOBS = printer(
+    _cronjob, ("Name", "Schedule", "Timezone", "Suspend", "#Active", "Last Schedule", "Age"), _MADE
+)
+TEMPLATES = printer(_pod_template, ("Name", "Containers", "Images", "Pod Labels"))
