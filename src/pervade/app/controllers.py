@@ -12,6 +12,7 @@ from typing import Protocol
 from pervade.base import log as logs
 from pervade.cluster.controllers.accounts import Accounts
 from pervade.cluster.controllers.balancers import LoadBalancers
+from pervade.cluster.controllers.cronjob import CronJobs
 from pervade.cluster.controllers.daemonset import DaemonSets
 from pervade.cluster.controllers.deployment import Deployments
 from pervade.cluster.controllers.endpoints import EndpointSlices
@@ -63,6 +64,7 @@ async def serve(hub: Hub, ca: str, *, grace: float = GRACE) -> None:
         DaemonSets(hub),
         StatefulSets(hub),
         Jobs(hub),
+        CronJobs(hub),
         NamespaceEnd(hub),
         nodes := Nodes(hub, grace),
         garbage := Garbage(hub),
