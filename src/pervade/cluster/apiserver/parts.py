@@ -16,9 +16,11 @@ from typing import Any
 
 from pervade.cluster.apiserver import typed
 from pervade.cluster.apiserver.admission.chain import Chain
+from pervade.cluster.apiserver.admission.guard import Guard
 from pervade.cluster.apiserver.admission.webhooks import Webhooks
 from pervade.cluster.apiserver.auth import default_roles
 from pervade.cluster.apiserver.auth.authenticate import Authenticator
+from pervade.cluster.apiserver.auth.escalation import Escalation
 from pervade.cluster.apiserver.auth.rbac import Authorizer
 from pervade.cluster.apiserver.auth.reviews import Reviews
 from pervade.cluster.apiserver.auth.tokens import Tokens
@@ -98,7 +100,14 @@ class Parts:
         )
         if self.settings.pki is not None:
             for plural, obj in default_roles.objects():
-                await bootstrap.put(self.api, Everyone(), plural, obj, group="rbac.authorization.k8s.io")
+                await bootstrap.put(
+                    self.api,
+                    Everyone(),
+                    plural,
+                    obj,
+                    group="rbac.authorization.k8s.io",
+                    replace=default_roles.renewed(obj),
+                )
 
     addresses: Addresses = dataclasses.field(kw_only=True)
     definitions: Definitions = dataclasses.field(kw_only=True)
@@ -200,7 +209,8 @@ def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Se
         assert settings.fabric is not None
         return netns.inside(settings.fabric, lambda: socket.socket(address[0], socket.SOCK_STREAM))
 
-    api.admission = Chain(api.state, Webhooks(api.state, dial_family))
+    api.admission = Guard(Chain(api.state, Webhooks(api.state, dial_family)), Escalation(authorizer))
+    plain.pages |= {".well-known": tokens.page, "openid": tokens.page}
 
     def address_of(node: str) -> tuple[str, int] | None:
         found = settings.nodes.get(node)
@@ -210,7 +220,7 @@ def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Se
         api,
         plain,
         authenticate=authenticator.user,
-        authorize=authorizer.refuse,
+        authorize=authorizer.request,
         connect=Kubelets(context, dial, address_of).table(),
         metrics=metrics,
     )

@@ -45,8 +45,8 @@ def _node(node: str, new: JSON, old: JSON | None) -> str:
     meta, before = new["metadata"], (old or {}).get("metadata") or {}
     if (new["metadata"].get("ownerReferences") or []) != (before.get("ownerReferences") or []):
         return f"node {node!r} is not allowed to set ownerReferences"
-    taints = ((o.get("spec") or {}).get("taints") or [] for o in (new, old or {}))
-    if old is not None and next(taints) != next(taints):
+    taints, earlier = ((o.get("spec") or {}).get("taints") or [] for o in (new, old or {}))
+    if old is not None and taints != earlier:
         return f"node {node!r} is not allowed to modify taints"
     held = before.get("labels") or {}
     given = meta.get("labels") or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -40,9 +41,9 @@ class Authenticator:
         if found is None and authorization is not None:
             found = self._bearer(authorization)
         found = found or ANONYMOUS
-        if "Impersonate-User" in http.headers:
+        if http.headers.get("Impersonate-User"):
             return self._impersonated(http, found)
-        if any(h.startswith("Impersonate-") for h in http.headers):
+        if any(h.lower().startswith("impersonate-") for h in http.headers):
             raise StatusError(400, "requested impersonation without a user")
         return found
 
@@ -59,27 +60,44 @@ class Authenticator:
     def _impersonated(self, http: web.BaseRequest, real: User) -> User:
         name = http.headers["Impersonate-User"]
         groups = tuple(http.headers.getall("Impersonate-Group", ()))
+        uid = http.headers.get("Impersonate-Uid", "")
         extra: dict[str, tuple[str, ...]] = {}
         for header in http.headers:
             if header.lower().startswith("impersonate-extra-"):
-                extra[header[18:].lower()] = tuple(http.headers.getall(header))
-        asked = [("", "users", name, "")] + [("", "groups", g, "") for g in groups]
+                # Keys may hold what a header's name may not: percent-encoded.
+                extra[unquote(header[18:].lower())] = tuple(http.headers.getall(header))
+        blank = Info(http.path, "impersonate", version="v1")
+        change = msgspec.structs.replace
+        asked = [change(blank, resource="users", name=name)]
+        asked += [change(blank, resource="groups", name=g) for g in groups]
         if name.startswith(_ACCOUNT) and name.count(":") == 3:
             namespace, account = name.removeprefix(_ACCOUNT).split(":")
-            asked[0] = ("", "serviceaccounts", account, namespace)
+            asked[0] = change(blank, resource="serviceaccounts", name=account, namespace=namespace)
             groups = groups or ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-        asked += [("authentication.k8s.io", "userextras", v, "") for vs in extra.values() for v in vs]
-        blank = Info(http.path, "impersonate", version="v1")
-        for group, resource, who, namespace in asked:
-            wanted = msgspec.structs.replace(
-                blank, group=group, resource=resource, name=who, namespace=namespace
-            )
-            why = self.allowed(real, wanted)
-            if why is not None:
-                text = f'{resource} "{who}" is forbidden: User "{real.name}" cannot impersonate resource "{resource}"'
-                raise StatusError(
-                    403, f'{text} in API group "{group}" at the cluster scope', details={"kind": resource}
-                )
-        if name != ANONYMOUS.name and UNAUTHENTICATED not in groups:
-            groups = (*groups, AUTHENTICATED)
-        return User(name, http.headers.get("Impersonate-Uid", ""), groups, extra)
+        of_authn = change(blank, group="authentication.k8s.io")
+        if uid:
+            asked.append(change(of_authn, resource="uids", name=uid))
+        asked += [
+            change(of_authn, resource="userextras", subresource=key, name=value)
+            for key, values in extra.items()
+            for value in values
+        ]
+        for wanted in asked:
+            if self.allowed(real, wanted) is not None:
+                raise _may_not(real, wanted)
+        more = UNAUTHENTICATED if name == ANONYMOUS.name else AUTHENTICATED
+        if not {AUTHENTICATED, UNAUTHENTICATED} & set(groups):
+            groups = (*groups, more)
+        return User(name, uid, groups, extra)
+
+
+def _may_not(real: User, wanted: Info) -> StatusError:
+    what = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
+    group = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+    where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
+    text = (
+        f'{group} "{wanted.name}" is forbidden: User "{real.name}" cannot impersonate resource "{what}"'
+        f' in API group "{wanted.group}" {where}'
+    )
+    details = {"name": wanted.name, "group": wanted.group, "kind": wanted.resource}
+    return StatusError(403, text, details={k: v for k, v in details.items() if v})

@@ -39,7 +39,10 @@ _VIEW = [
     _rule("", _CORE, _READ),
     _rule("apps", [*_WORKLOADS, "deployments/status", "replicasets/status"], _READ),
     _rule("batch", ["jobs", "cronjobs"], _READ),
-    _rule("autoscaling,policy,networking.k8s.io,discovery.k8s.io", ["*"], _READ),
+    _rule("autoscaling", ["horizontalpodautoscalers", "horizontalpodautoscalers/status"], _READ),
+    _rule("policy", ["poddisruptionbudgets", "poddisruptionbudgets/status"], _READ),
+    _rule("networking.k8s.io", ["ingresses", "ingresses/status", "networkpolicies"], _READ),
+    _rule("discovery.k8s.io", ["endpointslices"], _READ),
 ]
 _EDIT = [
     _rule(
@@ -70,6 +73,8 @@ _ADMIN = [
     _rule(GROUP, ["roles", "rolebindings"], [*_READ, *_WRITE]),
     _rule("authorization.k8s.io", ["localsubjectaccessreviews"], ["create"]),
 ]
+# For reference and for other bindings: kubelets themselves have their rights from `auth.nodes`, which knows
+# whose pod is whose, and this role has no binding (upstream since 1.8).
 _NODE = [
     _rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
     _rule("authorization.k8s.io", ["subjectaccessreviews", "localsubjectaccessreviews"], ["create"]),
@@ -78,10 +83,27 @@ _NODE = [
         ["nodes", "nodes/status", "events", "pods", "pods/status"],
         ["create", "delete", "get", "patch", "update"],
     ),
-    _rule("", ["nodes", "pods", "services", "secrets", "configmaps", "namespaces", "serviceaccounts"], _READ),
+    _rule("", ["nodes", "pods", "services", "secrets", "configmaps", "serviceaccounts"], _READ),
     _rule("", ["pods/eviction", "serviceaccounts/token"], ["create"]),
-    _rule("coordination.k8s.io", ["leases"], ["create", "delete", "get", "list", "patch", "update", "watch"]),
+    _rule("coordination.k8s.io", ["leases"], ["create", "delete", "get", "patch", "update"]),
     _rule("node.k8s.io", ["runtimeclasses"], _READ),
+    _rule("discovery.k8s.io", ["endpointslices"], _READ),
+]
+_CONTROLLERS = [
+    # Garbage and ending namespaces reach objects of every kind, custom ones included: owners are looked up,
+    # finalizers and references taken off. No `escalate`, `bind`, `impersonate`, and no create but these.
+    _rule("*", ["*"], ["delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
+    _rule(
+        "",
+        ["configmaps", "endpoints", "events", "pods", "pods/binding", "pods/eviction", "serviceaccounts"],
+        ["create"],
+    ),
+    _rule("events.k8s.io", ["events"], ["create"]),
+    _rule("apps", ["controllerrevisions", "replicasets"], ["create"]),
+    _rule("batch", ["jobs"], ["create"]),
+    _rule("discovery.k8s.io", ["endpointslices"], ["create"]),
+    _rule("coordination.k8s.io", ["leases"], ["create"]),
+    _urls("*"),
 ]
 _PROXIER = [
     _rule("", ["services", "endpoints", "nodes"], _READ),
@@ -119,14 +141,9 @@ CLUSTER_ROLES: dict[str, list[JSON]] = {
     "system:node": _NODE,
     "system:node-proxier": _PROXIER,
     "system:kube-dns": _DNS,
-    # Controllers delete and adopt objects of any kind (owners, namespaces), custom ones included.
-    "system:kube-controller-manager": [
-        _rule("*", ["*"], ["*"]),
-        {"nonResourceURLs": ["*"], "verbs": ["get"]},
-    ],
+    "system:kube-controller-manager": _CONTROLLERS,
 }
 _AGGREGATED = {"admin": ("admin", "edit", "view"), "edit": ("edit", "view"), "view": ("view",)}
-_LABELS = {"admin": "admin", "edit": "edit", "view": "view"}
 _GROUPS, _USERS = "Group", "User"
 BINDINGS = (
     ("cluster-admin", "cluster-admin", _GROUPS, "system:masters"),
@@ -135,7 +152,7 @@ BINDINGS = (
     ("system:public-info-viewer", "system:public-info-viewer", _GROUPS, "system:authenticated,system:unauthenticated"),
     ("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", _GROUPS, "system:serviceaccounts"),
     ("system:monitoring", "system:monitoring", _GROUPS, "system:monitoring"),
-    ("system:node", "system:node", _GROUPS, "system:nodes"),
+    ("system:node", "system:node", _GROUPS, ""),
     ("system:node-proxier", "system:node-proxier", _USERS, "system:kube-proxy"),
     ("system:kube-controller-manager", "system:kube-controller-manager", _USERS, "system:kube-controller-manager"),
 )  # fmt: skip
@@ -151,17 +168,18 @@ def _meta(name: str, **labels: str) -> JSON:
     }
 
 
+def renewed(obj: JSON) -> bool:
+    """Whether an object of an earlier run is brought to its present form at start-up: what only the system uses."""
+    return obj["metadata"]["name"] in ("system:node", "system:node-proxier", "system:kube-controller-manager")
+
+
 def objects() -> list[tuple[str, JSON]]:
     """(plural, object) of everything that has to exist."""
     found: list[tuple[str, JSON]] = []
     for name, rules in CLUSTER_ROLES.items():
         labels = {}
         if name.startswith("system:aggregate-to-"):
-            labels = {f"{GROUP.replace('k8s', 'kubernetes')}/aggregate-to-{name.rpartition('-')[2]}": "true"}
-            labels = {
-                k.replace("rbac.authorization.kubernetes.io", "rbac.authorization.k8s.io"): v
-                for k, v in labels.items()
-            }
+            labels = {f"{GROUP}/aggregate-to-{name.rpartition('-')[2]}": "true"}
         found.append(
             (
                 "clusterroles",
@@ -180,7 +198,7 @@ def objects() -> list[tuple[str, JSON]]:
             ("clusterroles", body | {"aggregationRule": {"clusterRoleSelectors": chosen}, "rules": []})
         )
     for name, role, kind, subjects in BINDINGS:
-        listed = [{"kind": kind, "name": s, "apiGroup": GROUP} for s in subjects.split(",")]
+        listed = [{"kind": kind, "name": s, "apiGroup": GROUP} for s in subjects.split(",") if s]
         ref = {"apiGroup": GROUP, "kind": "ClusterRole", "name": role}
         body = {"apiVersion": _API, "kind": "ClusterRoleBinding", "metadata": _meta(name)}
         found.append(("clusterrolebindings", body | {"roleRef": ref, "subjects": listed}))

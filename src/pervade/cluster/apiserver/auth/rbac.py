@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import msgspec
+
+from pervade.cluster.apiserver.auth import nodes
 from pervade.cluster.apiserver.auth.user import MASTERS, User
 from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.rest import present, selectors
@@ -20,6 +23,7 @@ GROUP = "rbac.authorization.k8s.io"
 TABLES = tuple(f"{GROUP}/{p}" for p in ("clusterroles", "roles", "clusterrolebindings", "rolebindings"))
 _ALL = "*"
 _ACCOUNT = "system:serviceaccount:"
+_STREAMS = frozenset({"exec", "attach", "portforward"})
 
 
 class Rule(NamedTuple):
@@ -69,13 +73,13 @@ class Grant(NamedTuple):
 
 
 def subject_key(subject: JSON, namespace: str) -> str:
-    """The name under which a binding's subject is looked up."""
+    """The name under which a binding's subject is looked up; "" for a kind that nobody is."""
     kind, name = subject.get("kind"), str(subject.get("name", ""))
     if kind == "Group":
         return f"g:{name}"
     if kind == "ServiceAccount":
         return f"u:{_ACCOUNT}{subject.get('namespace') or namespace}:{name}"
-    return f"u:{name}"
+    return f"u:{name}" if kind == "User" else ""
 
 
 def index(roles: dict[tuple[str, str], JSON], bindings: Iterable[JSON]) -> dict[str, list[Grant]]:
@@ -85,14 +89,17 @@ def index(roles: dict[tuple[str, str], JSON], bindings: Iterable[JSON]) -> dict[
     for binding in bindings:
         meta, ref = binding["metadata"], binding.get("roleRef") or {}
         namespace = meta.get("namespace", "")
-        key = ("" if ref.get("kind") == "ClusterRole" else namespace, str(ref.get("name", "")))
-        if key not in roles:
+        whole = ref.get("kind") == "ClusterRole"
+        key = ("" if whole else namespace, str(ref.get("name", "")))
+        # A cluster binding to a Role means nothing; it must not find a ClusterRole of that name.
+        if key not in roles or not (whole or namespace):
             continue
         if key not in made:
             made[key] = tuple(Rule.of(r) for r in rules_of(roles[key], roles))
         grant = Grant(namespace, made[key], meta["name"])
         for subject in binding.get("subjects") or ():
-            out.setdefault(subject_key(subject, namespace), []).append(grant)
+            if who := subject_key(subject, namespace):
+                out.setdefault(who, []).append(grant)
     return out
 
 
@@ -110,17 +117,22 @@ def rules_of(role: JSON, roles: dict[tuple[str, str], JSON]) -> list[JSON]:
 
 
 class Authorizer:
-    """`refuse(user, info)`: None when allowed, else the reason."""
+    """`refuse(user, info)`: None when allowed, else the reason. Roles for everyone, kubelets by `auth.nodes` too."""
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.nodes = nodes.Nodes(state)
         self._index: dict[str, list[Grant]] = {}
+        self._roles: dict[tuple[str, str], JSON] = {}
         self._seen: tuple[int, ...] = ()
 
-    def _grants(self, user: User) -> Iterator[Grant]:
+    def _refresh(self) -> None:
         seen = tuple(self.state.changed.get(t, 0) for t in TABLES)
         if seen != self._seen or not self._index:
             self._index, self._seen = self._build(), seen
+
+    def _grants(self, user: User) -> Iterator[Grant]:
+        self._refresh()
         for key in (f"u:{user.name}", *(f"g:{g}" for g in user.groups)):
             yield from self._index.get(key, ())
 
@@ -129,19 +141,42 @@ class Authorizer:
         for table in TABLES[:2]:
             for entry in self.state.entries(table):
                 roles[entry.namespace, entry.name] = present.parse(entry.value)
+        self._roles = roles
         return index(
             roles, (present.parse(e.value) for table in TABLES[2:] for e in self.state.entries(table))
         )
 
+    def role_rules(self, namespace: str, name: str) -> list[Rule] | None:
+        """The rules of a Role, or (namespace "") of a ClusterRole; None when there is none of that name."""
+        self._refresh()
+        role = self._roles.get((namespace, name))
+        return None if role is None else [Rule.of(r) for r in rules_of(role, self._roles)]
+
+    def request(self, user: User, info: Info) -> str | None:
+        """`refuse` for a request as it came: a stream is `create`, also when a WebSocket has to begin with GET.
+
+        Who may only `get` pods/exec must not run commands by choosing the other protocol (upstream asks for
+        `create` here since 1.35).
+        """
+        if info.subresource in _STREAMS and info.resource == "pods" and info.verb == "get":
+            info = msgspec.structs.replace(info, verb="create")
+        return self.refuse(user, info)
+
     def refuse(self, user: User, info: Info) -> str | None:
         if MASTERS in user.groups:
             return None
+        why = ""
+        if (node := nodes.name_of(user)) is not None:
+            said = self.nodes.refuse(node, info)
+            if said is None:
+                return None
+            why = said
         for grant in self._grants(user):
             if grant.namespace and grant.namespace != info.namespace:
                 continue
             if any(rule.allows(info) for rule in grant.rules):
                 return None
-        return ""
+        return why
 
     def rules(self, user: User, namespace: str) -> list[Rule]:
         """All rules that hold for a user in a namespace."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from pervade.cluster.apiserver.admission.nodes import token_refusal
+from pervade.cluster.apiserver.auth.nodes import name_of
 from pervade.cluster.apiserver.auth.rbac import Authorizer, Rule
 from pervade.cluster.apiserver.auth.tokens import TokenError, Tokens, moment
 from pervade.cluster.apiserver.auth.user import User
@@ -13,10 +15,12 @@ from pervade.cluster.apiserver.kinds.kind import JSON, Cause
 from pervade.cluster.apiserver.rest import present, status
 from pervade.cluster.apiserver.rest.context import Request
 from pervade.cluster.apiserver.rest.info import Info
+from pervade.cluster.apiserver.rest.metadata import typed
 from pervade.cluster.apiserver.rest.status import StatusError, bad_request
 from pervade.cluster.apiserver.store.state import State
 
 _LEAST, _MOST, _DEFAULT = 600, 1 << 32, 3600
+_TOKENS_API = "authentication.k8s.io/v1"
 
 
 class Reviews:
@@ -36,34 +40,33 @@ class Reviews:
             "serviceaccounts/token": self.token,
         }
 
-    async def token_review(self, _request: Request, obj: JSON) -> JSON:
+    async def token_review(self, request: Request, obj: JSON) -> JSON:
+        obj = typed(request.kind, obj)
         spec = _spec(obj)
-        token, audiences = str(spec.get("token") or ""), spec.get("audiences") or None
+        token, audiences = _string(spec, "token"), _strings(spec, "audiences")
         if not token:
             raise StatusError(422, "TokenReview is invalid: spec.token: Required value")
         try:
-            user, good = self.tokens.check(token, audiences)
+            user, good = self.tokens.check(token, audiences or None)
         except TokenError as error:
-            return {
-                **obj,
-                "status": {"authenticated": False, "user": {}, "error": f"invalid bearer token: {error}"},
-            }
+            said = f"invalid bearer token: {error}"
+            return {**obj, "status": {"authenticated": False, "user": {}, "error": said}}
         return {**obj, "status": {"authenticated": True, "user": user.info(), "audiences": good}}
 
     async def self_review(self, request: Request, obj: JSON) -> JSON:
-        return {**obj, "status": {"userInfo": _info(request.user)}}
+        return {**typed(request.kind, obj), "status": {"userInfo": _info(request.user)}}
 
     async def access_review(self, request: Request, obj: JSON) -> JSON:
+        obj = typed(request.kind, obj)
         spec = _spec(obj)
-        if not spec.get("user") and not spec.get("groups"):
+        name, uid, groups = _string(spec, "user"), _string(spec, "uid"), _strings(spec, "groups")
+        if not name and not groups:
             raise StatusError(
                 422,
                 "SubjectAccessReview is invalid: spec.user: at least one of user or group must be specified",
             )
-        extra = {k: tuple(v) for k, v in (spec.get("extra") or {}).items()}
-        user = User(
-            str(spec.get("user") or ""), str(spec.get("uid") or ""), tuple(spec.get("groups") or ()), extra
-        )
+        held = _mapping(spec, "extra")
+        user = User(name, uid, tuple(groups), {k: tuple(_strings(held, k)) for k in held})
         asked = _asked(spec)
         if request.info.namespace and asked.namespace != request.info.namespace:
             raise StatusError(
@@ -73,6 +76,7 @@ class Reviews:
         return {**obj, "status": self._verdict(user, asked)}
 
     async def self_access_review(self, request: Request, obj: JSON) -> JSON:
+        obj = typed(request.kind, obj)
         return {**obj, "status": self._verdict(request.user, _asked(_spec(obj)))}
 
     def _verdict(self, user: User, asked: Info) -> JSON:
@@ -80,9 +84,11 @@ class Reviews:
         return {"allowed": why is None} | ({"reason": why} if why else {})
 
     async def rules_review(self, request: Request, obj: JSON) -> JSON:
-        rules = self.authorizer.rules(request.user, str(_spec(obj).get("namespace") or ""))
+        obj = typed(request.kind, obj)
+        rules = self.authorizer.rules(request.user, _string(_spec(obj), "namespace"))
         found: JSON = {
-            "incomplete": False,
+            # What a kubelet may do depends on its pods, which is no rule.
+            "incomplete": name_of(request.user) is not None,
             "resourceRules": [_resource_rule(r) for r in rules if not r.urls],
             "nonResourceRules": [
                 {"verbs": sorted(r.verbs), "nonResourceURLs": list(r.urls)} for r in rules if r.urls
@@ -92,19 +98,31 @@ class Reviews:
 
     async def token(self, request: Request, obj: JSON) -> JSON:
         """TokenRequest of `serviceaccounts/NAME/token`."""
-        info, spec = request.info, obj.get("spec") or {}
+        info, spec = request.info, _spec(obj)
+        said = obj.get("kind") or "TokenRequest", obj.get("apiVersion") or _TOKENS_API
+        if said != ("TokenRequest", _TOKENS_API):
+            raise bad_request(
+                f"the body must be a TokenRequest of {_TOKENS_API}, it is {said[0]} of {said[1]}"
+            )
         entry = self.state.get("/serviceaccounts", info.namespace, info.name)
         if entry is None:
             raise status.not_found(request.kind, info.name)
         seconds = spec.get("expirationSeconds", _DEFAULT)
-        if not isinstance(seconds, int) or not _LEAST <= seconds <= _MOST:
-            text = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
+        if seconds is None:
+            seconds = _DEFAULT
+        if not isinstance(seconds, int) or isinstance(seconds, bool):
+            raise bad_request("spec.expirationSeconds must be a number")
+        if not _LEAST <= seconds <= _MOST:
+            limit = "less than 10 minutes" if seconds < _LEAST else "larger than 2^32 seconds"
+            text = f"Invalid value: {seconds}: may not specify a duration {limit}"
             raise _invalid(info.name, Cause("spec.expirationSeconds", text))
-        audiences = spec.get("audiences") or [self.tokens.issuer]
-        if not isinstance(audiences, list) or not all(isinstance(a, str) for a in audiences):
-            raise bad_request("spec.audiences must be a list of strings")
-        pod, node = self._bound(info, spec.get("boundObjectRef") or {})
+        audiences = _strings(spec, "audiences") or [self.tokens.issuer]
+        pod, node = self._bound(info, _mapping(spec, "boundObjectRef"))
         account = present.parse(entry.value)
+        if kubelet := name_of(request.user):
+            why = token_refusal(kubelet, info.name, pod, audiences, self.tokens.issuer)
+            if why:
+                raise status.forbidden(request.kind, info.name, why)
         if pod is not None and pod["spec"].get("serviceAccountName") != info.name:
             text = f'Invalid value: "{pod["metadata"]["name"]}": cannot bind token for serviceaccount "{info.name}" to pod'
             raise _invalid(info.name, Cause("spec.boundObjectRef", text))
@@ -116,7 +134,7 @@ class Reviews:
             "boundObjectRef": spec.get("boundObjectRef"),
         }
         return {
-            "apiVersion": "authentication.k8s.io/v1",
+            "apiVersion": _TOKENS_API,
             "kind": "TokenRequest",
             "metadata": meta,
             "spec": made,
@@ -126,7 +144,7 @@ class Reviews:
     def _bound(self, info: Info, ref: JSON) -> tuple[JSON | None, JSON | None]:
         if not ref:
             return None, None
-        kind, name = ref.get("kind"), str(ref.get("name") or "")
+        kind, name, uid = _string(ref, "kind"), _string(ref, "name"), _string(ref, "uid")
         if kind not in ("Pod", "Node"):
             raise _invalid(
                 info.name,
@@ -142,8 +160,8 @@ class Reviews:
                 404, f'{table[1:]} "{name}" not found', details={"name": name, "kind": table[1:]}
             )
         obj: JSON = present.parse(entry.value)
-        if ref.get("uid") and ref["uid"] != obj["metadata"]["uid"]:
-            why = f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record"
+        if uid and uid != obj["metadata"]["uid"]:
+            why = f"the UID in the bound object reference ({uid}) does not match the UID in record"
             raise StatusError(409, f'Operation cannot be fulfilled on {table[1:]} "{name}": {why}')
         if kind == "Node":
             return None, obj
@@ -152,10 +170,28 @@ class Reviews:
 
 
 def _spec(obj: JSON) -> JSON:
-    spec = obj.get("spec") or {}
-    if not isinstance(spec, dict):
-        raise bad_request("spec must be an object")
-    return spec
+    return _mapping(obj, "spec")
+
+
+def _mapping(obj: JSON, field: str) -> JSON:
+    found = obj.get(field) or {}
+    if not isinstance(found, dict):
+        raise bad_request(f"{field} must be an object")
+    return found
+
+
+def _string(obj: JSON, field: str) -> str:
+    found = obj.get(field) or ""
+    if not isinstance(found, str):
+        raise bad_request(f"{field} must be a string")
+    return found
+
+
+def _strings(obj: JSON, field: str) -> list[str]:
+    found = obj.get(field) or []
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise bad_request(f"{field} must be a list of strings")
+    return found
 
 
 def _info(user: Any) -> JSON:
@@ -169,15 +205,15 @@ def _info(user: Any) -> JSON:
 
 def _asked(spec: JSON) -> Info:
     """What an access review asks about, as a request would be seen."""
-    resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if isinstance(resource, dict):
+    resource, other = _mapping(spec, "resourceAttributes"), _mapping(spec, "nonResourceAttributes")
+    if resource and not other:
         texts = {
-            k: str(resource.get(k) or "")
+            k: _string(resource, k)
             for k in ("verb", "group", "version", "resource", "subresource", "namespace", "name")
         }
         return msgspec.structs.replace(Info("", ""), **texts)
-    if isinstance(other, dict):
-        return Info(str(other.get("path") or ""), str(other.get("verb") or ""))
+    if other and not resource:
+        return Info(_string(other, "path"), _string(other, "verb"))
     raise StatusError(
         422,
         "SubjectAccessReview is invalid: spec: exactly one of nonResourceAttributes or resourceAttributes must be specified",

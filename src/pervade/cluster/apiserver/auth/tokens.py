@@ -14,6 +14,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 
 import jwt
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -21,12 +22,51 @@ from pervade.cluster.apiserver.auth.user import AUTHENTICATED, User
 from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.rest import present
 from pervade.cluster.apiserver.store.state import State
+from pervade.wire.http import web
 
 _KEPT = 4096
+_NOT_A_TOKEN = (
+    jwt.PyJWTError,
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What the library raises for one odd header or claim or another; all of it means that this is no token of ours."""
 _PREFIX = "system:serviceaccount:"
 _EXTRA = "authentication.kubernetes.io/"
 _DELETED_GRACE = 60.0
 """Seconds that a deleted pod's token lives on, for its clean shutdown."""
+
+
+class Bound(msgspec.Struct):
+    """An object that a token is bound to."""
+
+    name: str
+    uid: str
+
+
+class About(msgspec.Struct):
+    """The private claims, `kubernetes.io`."""
+
+    namespace: str
+    serviceaccount: Bound
+    pod: Bound | None = None
+    node: Bound | None = None
+
+
+class Claims(msgspec.Struct):
+    """A token's claims with their types, so that nothing later can meet another one."""
+
+    sub: str
+    aud: str | list[str]
+    exp: float
+    about: About = msgspec.field(name="kubernetes.io")
+    nbf: float = 0.0
+    jti: str = ""
 
 
 class TokenError(Exception):
@@ -45,7 +85,7 @@ class Tokens:
         self._public: RSAPublicKey = loaded.public_key()
         der = self._public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.kid = _b64(hashlib.sha256(der).digest())
-        self._known: OrderedDict[str, JSON] = OrderedDict()
+        self._known: OrderedDict[str, Claims] = OrderedDict()
 
     def mint(
         self, account: JSON, audiences: list[str], seconds: int, *, pod: JSON | None, node: JSON | None
@@ -79,64 +119,64 @@ class Tokens:
         """
         claims = self._claims(token)
         now = time.time()
-        if not isinstance(claims.get("exp"), int | float) or claims["exp"] <= now:
+        # Asked this way round, a time that is no number is refused too.
+        if not claims.exp > now:
             raise TokenError("expired")
-        if float(claims.get("nbf", 0)) > now + 5:
+        if not claims.nbf <= now + 5:
             raise TokenError("not yet valid")
-        given = claims.get("aud")
-        good = [
-            a for a in (audiences or [self.issuer]) if a in (given if isinstance(given, list) else [given])
-        ]
+        given = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+        good = [a for a in (audiences or [self.issuer]) if a in given]
         if not good:
             raise TokenError("for another audience")
         return self._user(claims), good
 
-    def _claims(self, token: str) -> JSON:
+    def _claims(self, token: str) -> Claims:
         known = self._known.get(token)
         if known is not None:
             self._known.move_to_end(token)
             return known
         try:
-            claims: JSON = jwt.decode(
+            decoded = jwt.decode(
                 token,
                 self._public,
                 algorithms=["RS256"],
                 issuer=self.issuer,
                 options={"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            claims = msgspec.convert(decoded, Claims)
+        except _NOT_A_TOKEN as error:
             raise TokenError(str(error)) from None
         self._known[token] = claims
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return claims
 
-    def _user(self, claims: JSON) -> User:
-        about = claims.get("kubernetes.io") or {}
-        namespace = str(about.get("namespace") or "")
-        account = about.get("serviceaccount") or {}
-        name = str(account.get("name") or "")
-        if claims.get("sub") != f"{_PREFIX}{namespace}:{name}":
+    def _user(self, claims: Claims) -> User:
+        about = claims.about
+        namespace, account = about.namespace, about.serviceaccount
+        if claims.sub != f"{_PREFIX}{namespace}:{account.name}":
             raise TokenError("the subject is not the service account")
         self._alive("/serviceaccounts", namespace, account)
-        extra: dict[str, tuple[str, ...]] = {f"{_EXTRA}credential-id": (f"JTI={claims.get('jti')}",)}
-        pod, node = about.get("pod"), about.get("node")
-        if pod:
+        extra: dict[str, tuple[str, ...]] = {}
+        if claims.jti:
+            extra[f"{_EXTRA}credential-id"] = (f"JTI={claims.jti}",)
+        pod, node = about.pod, about.node
+        if pod is not None:
             self._alive("/pods", namespace, pod)
-            extra |= {f"{_EXTRA}pod-name": (pod["name"],), f"{_EXTRA}pod-uid": (pod["uid"],)}
-        if node:
-            if not pod:
+            extra |= {f"{_EXTRA}pod-name": (pod.name,), f"{_EXTRA}pod-uid": (pod.uid,)}
+        if node is not None:
+            if pod is None:
                 self._alive("/nodes", "", node)
-            extra |= {f"{_EXTRA}node-name": (node["name"],), f"{_EXTRA}node-uid": (node.get("uid", ""),)}
+            extra |= {f"{_EXTRA}node-name": (node.name,), f"{_EXTRA}node-uid": (node.uid,)}
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-        return User(f"{_PREFIX}{namespace}:{name}", str(account.get("uid", "")), groups, extra)
+        return User(claims.sub, account.uid, groups, extra)
 
-    def _alive(self, table: str, namespace: str, wanted: JSON) -> None:
-        entry = self.state.get(table, namespace, str(wanted.get("name") or ""))
+    def _alive(self, table: str, namespace: str, wanted: Bound) -> None:
+        entry = self.state.get(table, namespace, wanted.name)
         if entry is None:
             raise TokenError(f"bound to a {table} that is gone")
         meta = present.parse(entry.value)["metadata"]
-        if meta["uid"] != wanted.get("uid"):
+        if meta["uid"] != wanted.uid:
             raise TokenError(f"bound to an earlier {table} of that name")
         deleted = meta.get("deletionTimestamp")
         if deleted and time.time() > datetime.fromisoformat(deleted).timestamp() + _DELETED_GRACE:
@@ -147,6 +187,14 @@ class Tokens:
         numbers = self._public.public_numbers()
         key = {"use": "sig", "kty": "RSA", "kid": self.kid, "alg": "RS256"}
         return {"keys": [key | {"n": _b64(_bytes(numbers.n)), "e": _b64(_bytes(numbers.e))}]}
+
+    async def page(self, http: web.BaseRequest) -> web.StreamResponse:
+        """`/.well-known/openid-configuration` and `/openid/v1/jwks`, for who checks tokens without asking us."""
+        if http.path.rstrip("/") == "/.well-known/openid-configuration":
+            return web.json_response(self.configuration(http.host))
+        if http.path.rstrip("/") == "/openid/v1/jwks":
+            return web.json_response(self.key_set(), content_type="application/jwk-set+json")
+        return web.Response(status=404, text="404 page not found\n")
 
     def configuration(self, server: str) -> JSON:
         """OpenID Connect discovery of the issuer."""

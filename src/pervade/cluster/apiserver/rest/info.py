@@ -29,6 +29,8 @@ class Info(msgspec.Struct, frozen=True):
     subresource: str = ""
     rest: str = ""
     """What follows the subresource `proxy`."""
+    fields: str = ""
+    """The field selector: some callers may list only what it chooses."""
 
 
 def parse(method: str, path: str, query: Mapping[str, str]) -> Info:
@@ -63,6 +65,7 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> Info:
         name=name,
         subresource=left[2] if len(left) > 2 else "",
         rest="/".join(left[3:]),
+        fields=query.get("fieldSelector", ""),
     )
 
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,7 +27,11 @@ _CONNECT_SECONDS = 10.0
 _DEFAULT = "kubectl.kubernetes.io/default-container"
 _LOGS = ("follow", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "previous", "limitBytes")
 _EXEC = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-_HOP = frozenset({"authorization", "host", "content-length", "transfer-encoding", "cookie"})
+_FORWARDED = frozenset(
+    {"connection", "upgrade", "origin", "user-agent", "accept", "x-stream-protocol-version"}
+)
+"""What of the caller's head the kubelet needs. Everything else stays here: credentials, cookies, impersonation."""
+_TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _GROUPS = ("initContainers", "containers", "ephemeralContainers")
 
 
@@ -48,6 +52,21 @@ def container_of(pod: JSON, asked: str | None) -> str:
             f"a container name must be specified for pod {name}, choose one of: [{' '.join(names)}]"
         )
     return str(plain[0])
+
+
+def forwarded(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The headers of an upgrade request that its kubelet may see. Pure.
+
+    Browsers carry bearer tokens in `Sec-WebSocket-Protocol`, for want of another header: that part is left out.
+    """
+    for name, value in headers:
+        known = name.lower()
+        if known == "sec-websocket-protocol":
+            kept = [p for p in (p.strip() for p in value.split(",")) if not p.startswith(_TOKEN_PROTOCOL)]
+            if kept:
+                yield name, ", ".join(kept)
+        elif known in _FORWARDED or known.startswith("sec-websocket-"):
+            yield name, value
 
 
 class Kubelets:
@@ -114,7 +133,7 @@ class Kubelets:
     ) -> web.StreamResponse:
         if "upgrade" not in http.headers.get("Connection", "").lower():
             raise bad_request("Upgrade request required")
-        headers = [(k, v) for k, v in http.headers.items() if k.lower() not in _HOP]
+        headers = list(forwarded(http.headers.items()))
         far = await self._ask(pod, http.method, path, query, headers)
         try:
             status, answered, head = await _head(far[0])
@@ -144,6 +163,8 @@ class Kubelets:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 sock = await asyncio.to_thread(self.dial, *where)
+                # A kubelet that is away must not keep the whole server waiting for its handshake.
+                sock.setblocking(False)
                 try:
                     await asyncio.get_running_loop().sock_connect(sock, where)
                     reader, writer = await asyncio.open_connection(
@@ -197,7 +218,7 @@ async def _refusal(status: int, headers: dict[str, str], reader: asyncio.StreamR
 async def _body(headers: dict[str, str], reader: asyncio.StreamReader) -> Any:
     """The chunks of a body: chunked, of a known length, or to the end of the connection (RFC 9112, 6)."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int((await reader.readline()).split(b";")[0] or b"0", 16):
+        while size := _size((await reader.readline()).split(b";")[0]):
             left = size
             while left:
                 chunk = await reader.read(min(left, _CHUNK))
@@ -207,10 +228,16 @@ async def _body(headers: dict[str, str], reader: asyncio.StreamReader) -> Any:
                 yield chunk
             await reader.readexactly(2)
         return
-    left = int(headers.get("content-length", 1 << 62))
+    said = headers.get("content-length", "")
+    left = int(said) if said.isdecimal() else 1 << 62
     while left and (chunk := await reader.read(min(left, _CHUNK))):
         left -= len(chunk)
         yield chunk
+
+
+def _size(text: bytes) -> int:
+    """Of a chunk; what is no size ends the body, as a closed connection does."""
+    return int(text, 16) if re.fullmatch(rb"[0-9A-Fa-f]{1,15}", text.strip()) else 0
 
 
 async def _both_ways(near: Connection, far: Connection) -> None:
