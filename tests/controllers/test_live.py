@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -163,3 +166,53 @@ def test_a_deployment_rolls_back(room_cluster: Cluster) -> None:
     room_cluster.kubectl("rollout", "status", "deployment/again", "--timeout=30s")
     until(lambda: pods(room_cluster, "again", image) == ["busybox", "busybox"], 20)
     assert "3" in room_cluster.kubectl("rollout", "history", "deployment/again")
+
+
+@pytest.mark.matrix
+def test_a_silent_node_is_given_up_and_comes_back_and_a_hanging_server_condemns_none(
+    room_cluster: Cluster,
+) -> None:
+    """Takes as long as nodes may be silent, twice."""
+
+    def silent(program: str, seconds: float) -> None:
+        pid = room_cluster.pid(program)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    conditions = "{.items[*].status.conditions[?(@.type=='Ready')].status}"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "pinned"},
+        "spec": {"nodeName": "node-2", "terminationGracePeriodSeconds": 1, "containers": [SLEEP]},
+    }
+    apply(room_cluster, pod)
+    room_cluster.kubectl("wait", "--for=condition=Ready", "pod/pinned", "--timeout=30s")
+    silent("apiserver", 50)
+    time.sleep(5)
+    assert room_cluster.jsonpath("nodes", conditions) == "True True"
+    silent("kubelet-node-2", 50)
+    reasons = room_cluster.kubectl("get", "events", "-A", "-o", "jsonpath={.items[*].reason}").split()
+    assert reasons.count("NodeNotReady") == 1
+    until(lambda: room_cluster.jsonpath("nodes", conditions) == "True True", 20)
+    until(lambda: "unreachable" not in room_cluster.jsonpath("node/node-2", "{.spec.taints}"), 20)
+    room_cluster.kubectl("wait", "--for=condition=Ready", "pod/pinned", "--timeout=30s")
+    room_cluster.kubectl("delete", "pod", "pinned")
+
+
+@pytest.mark.matrix
+def test_a_cronjob_starts_a_job_every_minute(room_cluster: Cluster) -> None:
+    body = job("tick", ["true"])
+    spec = {"schedule": "* * * * *", "jobTemplate": {"spec": body["spec"]}}
+    apply(
+        room_cluster,
+        {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick"}, "spec": spec},
+    )
+    until(lambda: room_cluster.jsonpath("cronjob/tick", "{.status.lastSuccessfulTime}"), 90)
+    room_cluster.kubectl("create", "job", "--from=cronjob/tick", "by-hand")
+    room_cluster.kubectl("wait", "--for=condition=Complete", "job/by-hand", "--timeout=30s")
+    room_cluster.kubectl("delete", "cronjob", "tick")
+    until(lambda: room_cluster.kubectl("get", "jobs", "-o", "name") == "", 20)
