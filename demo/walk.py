@@ -36,6 +36,10 @@ class Seen:
     seconds: float
 
 
+class NoCluster(Exception):
+    """Nothing further can be shown."""
+
+
 @dataclass
 class Walk:
     """Runs commands, prints them and keeps the score."""
@@ -78,8 +82,8 @@ class Walk:
             print(f"    {self.paint(DIM, f'… {len(lines) - show} more lines')}")
         return seen
 
-    def expect(self, what: str, held: bool, seen: str, seconds: float | None = None) -> None:
-        """Print a tick or a cross for `what`, with what was `seen`."""
+    def expect(self, what: str, held: bool, seen: str, seconds: float | None = None) -> bool:
+        """Print a tick or a cross for `what`, with what was `seen`; whether it held."""
         mark = self.paint(GREEN, "✔") if held else self.paint(RED, "✘")
         clock = f" {self.paint(DIM, f'({seconds:.1f} s)')}" if seconds is not None else ""
         print(f"  {mark} {what}{clock}" + ("" if held else f"\n      seen: {seen.strip()[:600]}"), flush=True)
@@ -87,6 +91,7 @@ class Walk:
             self.held += 1
         else:
             self.failed.append(what)
+        return held
 
     def wait(self) -> None:
         if self.pause:
@@ -96,7 +101,8 @@ class Walk:
 def step_1(walk: Walk) -> None:
     walk.heading(1, "a cluster of two nodes")
     up = walk.type(f"pervade up --nodes 2{_named(walk)}", timeout=600, show=30)
-    walk.expect("`pervade up` ends well", up.code == 0, up.out[-600:], up.seconds)
+    if not walk.expect("`pervade up` ends well", up.code == 0, up.out[-600:], up.seconds):
+        raise NoCluster
     nodes = walk.type("kubectl get nodes -o wide")
     ready = [line for line in nodes.out.splitlines() if " Ready " in f" {' '.join(line.split())} "]
     walk.expect("two nodes are Ready", len(ready) == 2, nodes.out, nodes.seconds)
@@ -221,7 +227,7 @@ def step_14(walk: Walk) -> None:
 
     before = walk.notes["before"]
     assert isinstance(before, snapshot.Snapshot)
-    left = before.difference(snapshot.take())
+    left = before.difference(snapshot.take(of=walk.name))
     walk.expect(
         "no process, interface, namespace, route, nft table, mount, cgroup or file of ours is left",
         not left,
@@ -257,12 +263,14 @@ def main() -> int:
     walk = Walk(
         options.name, sys.stdout.isatty() and "NO_COLOR" not in os.environ, options.step, options.keep
     )
-    walk.notes["before"] = snapshot.take()
+    walk.notes["before"] = snapshot.take(of=walk.name)
     begin = time.monotonic()
     try:
         for step in STEPS:
             step(walk)
             walk.wait()
+    except NoCluster:
+        print("\nWithout a cluster the other steps show nothing.")
     finally:
         if options.keep:
             print("\nThe cluster stays. `pervade down --purge` removes it.")

@@ -16,7 +16,8 @@ from pathlib import Path
 FOLDERS = ("/run", "/var/lib", "/var/run", "/etc", "/tmp", "/opt", "/root/.kube")
 # Written by anyone at any time: other tests, the shell that runs this one, package tools.
 _NOISE = (
-    "/tmp/bash_jobs",
+    "/tmp/bash_",
+    "/tmp/mmdebstrap.",
     "/tmp/pytest",
     "/tmp/pervade-import",
     "/tmp/pervade-walk-",
@@ -50,22 +51,42 @@ class Snapshot:
         return found
 
 
-def take(folders: Iterable[str] = FOLDERS) -> Snapshot:
-    """Look at everything; 0.3 s."""
+def take(folders: Iterable[str] = FOLDERS, *, of: str | None = None) -> Snapshot:
+    """Look at everything; 0.3 s. With `of` (a cluster's name) what belongs to other clusters is left out."""
     return Snapshot(
-        processes=frozenset(_processes()),
+        processes=frozenset(_processes(of)),
         links=frozenset(line.split(":")[1].strip() for line in _lines("ip", "-o", "link")),
-        namespaces=frozenset(_namespaces()),
-        mounts=frozenset(_mounts()),
-        cgroups=frozenset(_cgroups()),
+        namespaces=frozenset(_namespaces(of)),
+        mounts=frozenset(m for m in _mounts() if not m.startswith(_NOISE) and not _foreign(m.split()[0], of)),
+        cgroups=frozenset(c for c in _cgroups() if not _foreign(c, of)),
         nft=frozenset(_lines("nft", "list", "ruleset")),
         routes=frozenset(
             line for family in ("-4", "-6") for line in _lines("ip", family, "route", "show", "table", "all")
         ),
         rules=frozenset(line for family in ("-4", "-6") for line in _lines("ip", family, "rule")),
         addresses=frozenset(" ".join(line.split()[1:4]) for line in _lines("ip", "-o", "address")),
-        files=frozenset(_files(folders)),
+        files=frozenset(f for f in _files(folders) if not _foreign(f, of)),
     )
+
+
+def _foreign(path: str, of: str | None) -> bool:
+    """Whether a path is another cluster's, or of the folders that all clusters share."""
+    if of is None:
+        return False
+    _, mark, rest = f"{path}/".partition("/pervade/")
+    return bool(mark) and rest.split("/")[0] != of
+
+
+def _cluster_of(process: Path) -> str | None:
+    """The cluster a process belongs to, by its control group or its environment. OSError when it ended."""
+    for line in (process / "cgroup").read_text().splitlines():
+        _, mark, rest = line.partition("/pervade/")
+        if mark:
+            return rest.split("/")[0]
+    for word in (process / "environ").read_bytes().split(b"\0"):
+        if word.startswith(b"PERVADE_CLUSTER="):
+            return word.decode(errors="replace").rpartition("/")[2]
+    return None
 
 
 def _lines(*argv: str) -> list[str]:
@@ -73,26 +94,33 @@ def _lines(*argv: str) -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
-def _processes() -> Iterable[str]:
+def _processes(of: str | None) -> Iterable[str]:
     """Long-lived processes by command and pid: those that are in a session of their own or carry a mark."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            marked = b"PERVADE_CLUSTER=" in (entry / "environ").read_bytes()
+            cluster = _cluster_of(entry)
         except OSError:
             continue
         tells = ("pervade", "containerd", "slirp4netns", "/pause", "unshare")
-        if marked or (words and words.split()[0].rpartition("/")[2].startswith(tells)):
+        if of is not None and cluster not in (None, of):
+            continue
+        if cluster or (words and words.split()[0].rpartition("/")[2].startswith(tells)):
             yield f"{entry.name} {words}"
 
 
-def _namespaces() -> Iterable[str]:
+def _namespaces(of: str | None) -> Iterable[str]:
     """Namespaces that some process is in or that are pinned by a mount."""
     for entry in Path("/proc").iterdir():
         # A zombie that its parent has not asked about yet still names its pid namespace.
         if entry.name.isdigit() and not _zombie(entry):
+            try:
+                if of is not None and _cluster_of(entry) not in (None, of):
+                    continue
+            except OSError:
+                continue
             for kind in ("net", "mnt", "pid", "uts", "ipc", "cgroup"):
                 try:
                     yield str((entry / "ns" / kind).readlink())
