@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CACHE ?= /var/cache/pervade
 PY := .venv/bin/python
 DEBS := containerd runc containernetworking-plugins nftables mmdebstrap iproute2 conntrack iptables \
-        slirp4netns busybox-static tcpdump procps util-linux curl ca-certificates python3 python3-venv
+        slirp4netns busybox-static tcpdump procps util-linux curl ca-certificates python3 python3-venv python3-h2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PERVADE_CACHE := $(CACHE)
 
@@ -46,7 +46,8 @@ test: setup lint ## the gate: unit and HTTP-level tests, stories on real nodes, 
 	$(PY) -m pytest -m "live and not matrix"
 	$(PY) demo/walk.py
 
-test-all: setup lint ## everything, the large matrices too
+test-all: setup lint ## everything, the large matrices too, and the samples in a browser
+	@tools/packages.sh chromium fonts-dejavu-core
 	$(PY) -m pytest -n 2 -m "not live"
 	$(PY) -m pytest -m "live"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from service import Answer, Call, serve
+from service import Answer, Call, main, number
 
 BOOK = {
     "author": "William Shakespeare",
@@ -24,14 +21,12 @@ def handle(call: Call) -> object:
     if path == "/health":
         return {"status": "Details is healthy"}
     if path.startswith("/details/"):
-        number = path.removeprefix("/details/")
-        if not number.isdigit():
-            return Answer(400, {"error": "please provide numeric product id"})
+        book = number(path.removeprefix("/details/"))
         if call.method != "GET":
             return Answer(405, {"error": f"{call.method} is not served"})
-        return {"id": int(number), **BOOK}
+        return {"id": book, **BOOK}
     return Answer(404, {"error": "not found"})
 
 
 if __name__ == "__main__":
-    serve(handle, int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ.get("PORT", "9080")))
+    main(handle)

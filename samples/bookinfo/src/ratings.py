@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 
-from service import Answer, Call, serve
+from service import Answer, Call, main, number
 
 _ratings: dict[int, dict[str, int]] = {}
 
@@ -17,19 +15,20 @@ def handle(call: Call) -> object:
         return {"status": "Ratings is healthy"}
     if not path.startswith("/ratings/"):
         return Answer(404, {"error": "not found"})
-    number = path.removeprefix("/ratings/")
-    if not number.isdigit():
-        return Answer(400, {"error": "please provide numeric product ID"})
+    book = number(path.removeprefix("/ratings/"))
     if call.method == "POST":
         try:
             given = json.loads(call.body)
-            _ratings[int(number)] = {str(k): int(v) for k, v in given.items()}
+            # Bounded, so that nobody fills the pod's memory.
+            if len(_ratings) >= 1000 and book not in _ratings:
+                return Answer(507, {"error": "too many products have ratings of their own"})
+            _ratings[book] = {str(k): int(v) for k, v in given.items()}
         except (ValueError, AttributeError, TypeError):
             return Answer(400, {"error": "please provide valid ratings JSON"})
     elif call.method != "GET":
         return Answer(405, {"error": f"{call.method} is not served"})
-    return {"id": int(number), "ratings": _ratings.get(int(number), {"Reviewer1": 5, "Reviewer2": 4})}
+    return {"id": book, "ratings": _ratings.get(book, {"Reviewer1": 5, "Reviewer2": 4})}
 
 
 if __name__ == "__main__":
-    serve(handle, int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ.get("PORT", "9080")))
+    main(handle)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from service import Answer, Call, get, host_of, serve
+from service import Answer, Call, get, host_of, main, number, port_of
 
 VERSION = os.environ.get("SERVICE_VERSION", "v1")
 STARS = os.environ.get("ENABLE_RATINGS", "false") == "true"
@@ -22,9 +21,7 @@ def handle(call: Call) -> object:
         return {"status": "Reviews is healthy"}
     if not path.startswith("/reviews/"):
         return Answer(404, {"error": "not found"})
-    number = path.removeprefix("/reviews/")
-    if not number.isdigit():
-        return Answer(400, {"error": "please provide numeric product id"})
+    book = number(path.removeprefix("/reviews/"))
     reviews: list[dict[str, object]] = [
         {"reviewer": f"Reviewer{i}", "text": text} for i, text in enumerate(TEXTS, 1)
     ]
@@ -32,19 +29,22 @@ def handle(call: Call) -> object:
         # A slow or absent ratings service must not take the reviews with it.
         status, found = get(
             host_of("RATINGS_HOSTNAME", "ratings"),
-            _port("RATINGS_SERVICE_PORT"),
-            f"/ratings/{number}",
+            port_of("RATINGS_SERVICE_PORT"),
+            f"/ratings/{book}",
             call,
             2.5,
         )
         for review in reviews:
-            if status == 200:
-                review["rating"] = {"stars": found["ratings"].get(review["reviewer"]), "color": COLOUR}
+            if status == 200 and isinstance(found, dict):
+                review["rating"] = {
+                    "stars": found.get("ratings", {}).get(review["reviewer"]),
+                    "color": COLOUR,
+                }
             else:
                 review["rating"] = {"error": "Ratings service is currently unavailable"}
     pod = os.environ.get("HOSTNAME", "")
     return {
-        "id": number,
+        "id": str(book),
         "podname": pod,
         "clustername": os.environ.get("CLUSTER_NAME"),
         "version": VERSION,
@@ -52,10 +52,5 @@ def handle(call: Call) -> object:
     }
 
 
-def _port(variable: str) -> int:
-    text = os.environ.get(variable, "9080")
-    return int(text) if text.isdigit() else 9080
-
-
 if __name__ == "__main__":
-    serve(handle, int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ.get("PORT", "9080")))
+    main(handle)

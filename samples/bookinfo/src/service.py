@@ -20,6 +20,7 @@ FORWARDED = (
     "authorization", "jwt",
 )  # fmt: skip
 _TIMEOUT = 10.0
+_MOST = 1 << 20
 
 
 class Answer(Exception):
@@ -67,6 +68,24 @@ def get(host: str, port: int, path: str, call: Call, timeout: float = _TIMEOUT) 
         connection.close()
 
 
+def number(text: str) -> int:
+    """A product's number; an Answer 400 when it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise Answer(400, {"error": "please provide numeric product ID"})
+    return int(text)
+
+
+def port_of(variable: str) -> int:
+    """A service's port from its variable. Kubernetes may set such a name to a URL; that is not a port."""
+    text = os.environ.get(variable, "9080")
+    return int(text) if text.isdigit() else 9080
+
+
+def main(handle: Handler) -> None:
+    """Serve on the port of the command line, else of PORT, else 9080; 0 takes a free one."""
+    serve(handle, int(sys.argv[1]) if len(sys.argv) > 1 else port_of("PORT"))
+
+
 def serve(handle: Handler, port: int) -> None:
     """Answer requests on all addresses until SIGTERM; then finish those that are under way."""
 
@@ -78,10 +97,39 @@ def serve(handle: Handler, port: int) -> None:
         wbufsize = 1 << 16
 
         def answer(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(size) if size else b""
+            try:
+                body = self._body()
+            except ValueError as error:
+                self.close_connection = True
+                self._send(Answer(400, {"error": str(error)}))
+                return
             with busy:
                 self._answer(body)
+
+        def _body(self) -> bytes:
+            """The request's body, whole; ValueError when its length cannot be known or is too large."""
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                data = b""
+                while size := self._length(self.rfile.readline(64).partition(b";")[0].strip().decode(), 16):
+                    data += self.rfile.read(size)
+                    if self.rfile.readline(64) != b"\r\n" or len(data) > _MOST:
+                        raise ValueError("the body is not chunked as it should be, or too large")
+                while self.rfile.readline(1024).strip():
+                    continue
+                return data
+            return self.rfile.read(self._length(self.headers.get("Content-Length") or "0", 10))
+
+        @staticmethod
+        def _length(text: str, base: int) -> int:
+            if (
+                text.strip("0123456789abcdefABCDEF" if base == 16 else "0123456789")
+                or not text
+                or len(text) > 8
+            ):
+                raise ValueError("the length of the body is not a number")
+            if (found := int(text, base)) > _MOST:
+                raise ValueError("the body is too large")
+            return found
 
         def _answer(self, body: bytes) -> None:
             call = Call(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
@@ -115,10 +163,15 @@ def serve(handle: Handler, port: int) -> None:
             print(f"{time.strftime('%H:%M:%S')} {self.address_string()} {text % values}", flush=True)
 
     busy = _Busy()
-    server = ThreadingHTTPServer(("", port), Requests)
-    server.daemon_threads = True
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        # With Python's 5, a burst of callers waits a second for its SYN to be sent again.
+        request_queue_size = 1024
+
+    server = Server(("", port), Requests)
     signal.signal(signal.SIGTERM, _end)
-    print(f"listening on {port}", flush=True)
+    print("listening " + json.dumps({"http": server.server_port}), flush=True)
     try:
         server.serve_forever(poll_interval=3600)
     except SystemExit:

@@ -1,4 +1,7 @@
-"""Which upstream names resolve to images made here (the form of the rules: `cluster.references`)."""
+"""Which upstream names resolve to images made here (the form of the rules: `cluster.references`).
+
+A name that no rule covers is asked of a registry: another program under a known name would be worse than none.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,37 @@ PERVADE = "pervade.local/pervade:dev"
 PAUSE = "pervade.local/pause:1"
 NETSHOOT = "pervade.local/netshoot:dev"
 SAMPLES = "pervade.local/samples"
+BUSYBOX = "docker.io/library/busybox:latest"
 
 
-def _bookinfo(service: str, version: str = "") -> Rule:
-    suffix = f"-{version}" if version else "*"
-    return Rule(
-        f"docker.io/istio/examples-bookinfo-{service}{suffix}",
-        f"{SAMPLES}-{service}{'-' + version if version else ''}:dev",
-    )
+def sample(name: str) -> str:
+    """The image of a sample application."""
+    return f"{SAMPLES}-{name}:dev"
+
+
+def _bookinfo(service: str, version: str, image: str) -> Rule:
+    return Rule(f"docker.io/istio/examples-bookinfo-{service}-{version}", sample(image))
 
 
 RULES = (
-    _bookinfo("productpage"),
-    _bookinfo("details"),
-    _bookinfo("ratings"),
-    _bookinfo("reviews", "v1"),
-    _bookinfo("reviews", "v2"),
-    _bookinfo("reviews", "v3"),
+    _bookinfo("productpage", "v*", "productpage"),
+    _bookinfo("details", "v*", "details"),
+    _bookinfo("ratings", "v*", "ratings"),
+    _bookinfo("reviews", "v1", "reviews-v1"),
+    _bookinfo("reviews", "v2", "reviews-v2"),
+    _bookinfo("reviews", "v3", "reviews-v3"),
     Rule("docker.io/curlimages/curl", PERVADE),
     Rule("docker.io/governmentpaas/curl-ssl", PERVADE),
-    Rule("docker.io/library/busybox", "docker.io/library/busybox:latest"),
+    Rule("docker.io/kennethreitz/httpbin", sample("httpbin")),
+    Rule("docker.io/mccutchen/go-httpbin", sample("httpbin")),
+    Rule("ghcr.io/mccutchen/go-httpbin", sample("httpbin")),
+    Rule("docker.io/library/busybox", BUSYBOX),
+    Rule("docker.io/library/alpine", BUSYBOX),
     Rule("docker.io/nicolaka/netshoot", NETSHOOT),
     Rule("registry.k8s.io/pause", PAUSE),
-    Rule("docker.io/istio/*", PERVADE),
+    # The mesh's own programs, as charts and manifests of users name them.
+    Rule("docker.io/istio/pilot", PERVADE),
+    Rule("docker.io/istio/proxyv2", PERVADE),
+    Rule("docker.io/istio/ztunnel", PERVADE),
+    Rule("docker.io/istio/install-cni", PERVADE),
 )

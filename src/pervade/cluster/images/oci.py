@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,6 @@ def difference(path: Path, upper: Path, lower: Path) -> None:
             if known.get(member.name) == _mark(tar, member):
                 continue
             data = tar.extractfile(member) if member.isreg() else None
-            member.mtime = EPOCH
             out.addfile(member, data)
 
 
@@ -95,11 +94,11 @@ def _mark(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[Any, ...]:
     return member.type, member.mode, member.uid, member.gid, member.linkname, member.size, content
 
 
-def normalised(path: Path, source: Path) -> None:
-    """Copy a root file system tar with fixed times and without device nodes, sorted by name."""
+def normalised(path: Path, source: Path, *, without: Collection[str] = ()) -> None:
+    """Copy a root file system tar with fixed times, sorted by name, without device nodes and files `without`."""
     with tarfile.open(source) as tar, tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as out:
         for member in tar:
-            if member.isdev():
+            if member.isdev() or member.name.removeprefix("./") in without:
                 continue
             member.mtime = EPOCH
             member.pax_headers = {}

@@ -1,6 +1,6 @@
 """What the images are made of: layers by content, images as values.
 
-Layers: `base` (Debian with Python and curl), `netshoot` (tools on top), `pause`, `python` (our run
+Layers: `base` (Debian with Python, curl and h2), `netshoot` (tools on top), `pause`, `python` (our run
 requirements), `pervade` (our own source), `samples` (the sample applications). Each layer's key is a hash
 of what it is made from, so a change rebuilds only the layers it touches.
 """
@@ -22,12 +22,39 @@ from pervade.host.run import command
 
 Progress = Callable[[str], None]
 SUITE = "bookworm"
-BASE = ("python3", "curl", "ca-certificates", "iproute2", "nftables", "procps", "mount")
+BASE = (
+    "python3",
+    "python3-h2",
+    "curl",
+    "ca-certificates",
+    "openssl",
+    "iproute2",
+    "nftables",
+    "procps",
+    "mount",
+)
 TOOLS = (
     "tcpdump", "tshark", "termshark", "dnsutils", "iperf3", "netcat-openbsd", "jq", "iputils-ping", "traceroute",
     "conntrack", "socat", "nmap", "strace", "less",
 )  # fmt: skip
 _TRIM = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# What tells of the machine or the moment of the build; the kubelet gives a pod its own names.
+_WITHOUT = frozenset(
+    {
+        "etc/hostname",
+        "etc/resolv.conf",
+        "etc/machine-id",
+        "var/cache/debconf/config.dat-old",
+        "var/cache/debconf/passwords.dat",
+        "var/cache/debconf/templates.dat-old",
+        "var/cache/ldconfig/aux-cache",
+        "var/lib/dpkg/status-old",
+        "etc/passwd-",
+        "etc/group-",
+        "etc/shadow-",
+        "etc/gshadow-",
+    }
+)
 _SITE = "opt/venv/lib/python3.11/site-packages"
 _ENV = (
     "PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -55,11 +82,12 @@ def key(*parts: object) -> str:
 
 
 def tree_key(*folders: Path) -> str:
-    """Hash of all files below `folders` by path and content; O(bytes)."""
+    """Hash of all files below `folders` by path, content and whether they are programs; O(bytes)."""
     found = hashlib.sha256()
     for folder in folders:
         for file in sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-            found.update(str(file.relative_to(folder)).encode() + b"\0" + oci.digest(file).encode())
+            mark = b"*" if file.stat().st_mode & 0o100 else b"-"
+            found.update(str(file.relative_to(folder)).encode() + b"\0" + mark + oci.digest(file).encode())
     return found.hexdigest()[:16]
 
 
@@ -84,7 +112,7 @@ class Layers:
         return path
 
     def base(self) -> Path:
-        return self.get("base", key(SUITE, BASE, _TRIM, 1), lambda out: _debian(out, BASE))
+        return self.get("base", key(SUITE, BASE, _TRIM, sorted(_WITHOUT), 2), lambda out: _debian(out, BASE))
 
     def netshoot(self) -> Path:
         base = self.base()
@@ -94,7 +122,7 @@ class Layers:
             _debian(whole, (*BASE, *TOOLS))
             oci.difference(out, whole, base)
 
-        return self.get("netshoot", key(SUITE, BASE, TOOLS, _TRIM, 1), make)
+        return self.get("netshoot", key(SUITE, BASE, TOOLS, _TRIM, sorted(_WITHOUT), 2), make)
 
     def busybox(self) -> Path:
         program = Path("/bin/busybox")
@@ -109,7 +137,7 @@ class Layers:
 
     def python(self) -> Path:
         wanted = project() / "requirements" / "run.txt"
-        return self.get("python", key(wanted.read_text(), 2), lambda out: _requirements(out, wanted))
+        return self.get("python", key(wanted.read_text(), 3), lambda out: _requirements(out, wanted))
 
     def pervade(self) -> Path:
         source = project() / "src" / "pervade"
@@ -119,7 +147,9 @@ class Layers:
 
     def samples(self) -> Path:
         source = project() / "samples"
-        return self.get("samples", tree_key(source), lambda out: _python_tree(out, source, "opt/samples"))
+        return self.get(
+            "samples", key(tree_key(source), 2), lambda out: _python_tree(out, source, "opt/samples")
+        )
 
 
 def _debian(out: Path, packages: Iterable[str]) -> None:
@@ -128,8 +158,11 @@ def _debian(out: Path, packages: Iterable[str]) -> None:
     empty = 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/*.log'
     argv = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}", *trims]
     argv += [f"--customize-hook={empty}", SUITE, str(whole)]
-    command(argv, timeout=900)
-    oci.normalised(out, whole)
+    # With it, passwords' last change is fixed, and Debian's byte code is checked by its source's content.
+    # Checked by time (the default) all of it would be stale, as layers have times of their own, and every
+    # start on a read-only root would compile the standard library again.
+    command(["env", f"SOURCE_DATE_EPOCH={oci.EPOCH}", *argv], timeout=900)
+    oci.normalised(out, whole, without=_WITHOUT)
     whole.unlink()
 
 
@@ -160,6 +193,9 @@ def _requirements(out: Path, wanted: Path) -> None:
     # Used by the API server only, which runs on the host.
     for heavy in ("kubernetes_validate", "cel_expr_python"):
         shutil.rmtree(site / heavy, ignore_errors=True)
+    # It names the scripts that were dropped, by a hash of the path of this machine's interpreter.
+    for record in site.glob("*.dist-info/RECORD"):
+        record.unlink()
     _compile(site)
     files: dict[str, bytes | Path | str] = {
         f"{_SITE}/{p.relative_to(site)}": p for p in site.rglob("*") if p.is_file()
@@ -173,7 +209,7 @@ def _requirements(out: Path, wanted: Path) -> None:
 
 def _python_tree(out: Path, source: Path, target: str) -> None:
     copy = out.with_name("tree")
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.md"))
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.md", "*.yaml"))
     _compile(copy)
     oci.layer(out, {f"{target}/{p.relative_to(copy)}": p for p in copy.rglob("*") if p.is_file()})
 
@@ -194,7 +230,7 @@ def images(layers: Layers) -> list[oci.Image]:
     waits = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"
     made = [
         oci.Image((names.PAUSE,), (busybox,), entrypoint=("/bin/busybox", "sh", "-c", waits)),
-        oci.Image(("docker.io/library/busybox:latest",), (busybox,), command=("sh",)),
+        oci.Image((names.BUSYBOX,), (busybox,), command=("sh",)),
         oci.Image((names.PERVADE,), stack, command=("pervade", "--help"), env=_ENV),
         oci.Image(
             (names.NETSHOOT, "docker.io/nicolaka/netshoot:latest"),
@@ -208,15 +244,20 @@ def images(layers: Layers) -> list[oci.Image]:
         command = ("python3", f"/opt/samples/{script}")
         made.append(
             oci.Image(
-                (f"{names.SAMPLES}-{name}:dev",),
+                (names.sample(name),),
                 apps,
                 command=command,
-                env=(*_ENV, *env),
+                env=_merged(_ENV, env),
                 user="1000",
                 workdir="/opt/samples",
             )
         )
     return made
+
+
+def _merged(common: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """Variables, each once; `own` wins."""
+    return tuple(f"{n}={v}" for n, v in dict(text.split("=", 1) for text in (*common, *own)).items())
 
 
 SAMPLES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -235,4 +276,5 @@ SAMPLES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("SERVICE_VERSION=v3", "ENABLE_RATINGS=true", "STAR_COLOR=red"),
     ),
     ("echo", "echo/src/echo.py", ()),
+    ("httpbin", "httpbin/src/httpbin.py", ("PATH=/opt/samples/httpbin/bin:/usr/local/bin:/usr/bin:/bin",)),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from pervade.host.run import command
 
 
 def take(cache: Path, archive: Path, say: recipes.Progress, *, run_root: Path) -> list[str]:
-    """Give an OCI or Docker archive to the store and to all nodes that run; the new names.
+    """Give an OCI or Docker archive to the store and to all nodes that run; names that are new or changed.
 
     Kept in the cache by content, so later builds carry it too. Seconds per 100 MB.
     """
     if not archive.is_file():
         raise OperatorError("no such archive", where=str(archive), fix="docker save IMAGE -o ARCHIVE")
-    before = set(store.manifest(found)) if (found := store.ready(cache)) else set()
+    before = store.manifest(found) if (found := store.ready(cache)) else {}
     kept = store.folder(cache) / "imported" / f"{oci.digest(archive)[:16]}.tar"
     fresh = not kept.exists()
     if fresh:
@@ -29,7 +30,7 @@ def take(cache: Path, archive: Path, say: recipes.Progress, *, run_root: Path) -
         shutil.copyfile(archive, partial)
         partial.replace(kept)
     try:
-        after = set(store.manifest(store.build(cache, say)))
+        after = store.manifest(store.build(cache, say))
     except OperatorError:
         # What containerd refuses must not spoil every later build.
         if fresh:
@@ -38,7 +39,7 @@ def take(cache: Path, archive: Path, say: recipes.Progress, *, run_root: Path) -
     for socket in _running(run_root):
         say(f"giving it to {socket.parent.parent.name}")
         command(["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(kept)], timeout=600)
-    return sorted(after - before)
+    return sorted(name for name, found in after.items() if before.get(name) != found)
 
 
 def _running(run_root: Path) -> list[Path]:
@@ -51,14 +52,25 @@ def _running(run_root: Path) -> list[Path]:
 
 
 def give_out(cache: Path, archive: Path, wanted: Sequence[str], say: recipes.Progress) -> dict[str, str]:
-    """Write an OCI archive of the images made here (all, or those `wanted`); name → digest."""
+    """Write an OCI archive of the images made here (all, or those `wanted`); name → digest.
+
+    The archive is there whole or not at all.
+    """
+    if not archive.parent.is_dir():
+        raise OperatorError("no such folder", where=str(archive.parent), fix=f"mkdir -p {archive.parent}")
     made = recipes.images(recipes.Layers(store.folder(cache), say))
     known = {name for image in made for name in image.names}
     full = [references.full(w) for w in wanted]
     if missing := [w for w in full if w not in known]:
         raise OperatorError(f"not made here: {', '.join(missing)}", fix="pervade images list")
     chosen = [i for i in made if not full or any(n in full for n in i.names)]
-    return oci.archive(archive, chosen)
+    partial = archive.with_name(f".{archive.name}.{os.getpid()}")
+    try:
+        found = oci.archive(partial, chosen)
+        partial.replace(archive)
+    finally:
+        partial.unlink(missing_ok=True)
+    return found
 
 
 def prune(cache: Path, *, everything: bool = False) -> int:
