@@ -1,7 +1,6 @@
 """What changed on the node, as containerd's event service tells it, with a slow poll behind it.
 
-`containerd.services.events.v1.Events/Subscribe` streams task and container events of all namespaces; an
-exit wakes its pod at once. The poll (10 s) finds what an event lost in a containerd restart would have said.
+`containerd.services.events.v1.Events/Subscribe` streams the exits of tasks; one wakes its pod at once. The poll (10 s) finds what an event lost in a containerd restart would have said.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ from pervade.wire.grpc import RpcError, StatusCode, aio
 
 log = logging.getLogger(__name__)
 _POLL, _AGAIN = 10.0, 0.3
+# The CRI side of containerd hears of an exit when we do, and needs a moment to take note of it.
+_LOOKS = (0.05, 0.5)
 _SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"
 
 
 def _classes() -> tuple[Any, Any, Any]:
-    """SubscribeRequest, Envelope and an event cut down to its container id (fields of containerd's events.proto)."""
+    """SubscribeRequest, Envelope and an exit cut down to its ids (fields of containerd's events.proto)."""
     file = descriptor_pb2.FileDescriptorProto(
         name="pervade/containerd_events.proto", package="pervade.ctd", syntax="proto3"
     )
@@ -32,7 +33,7 @@ def _classes() -> tuple[Any, Any, Any]:
         "SubscribeRequest": [("filters", 1, text, repeated)],
         "Any": [("type_url", 1, text, single), ("value", 2, raw, single)],
         "Envelope": [("namespace", 2, text, single), ("topic", 3, text, single)],
-        "Event": [("container_id", 1, text, single)],
+        "Event": [("container_id", 1, text, single), ("id", 2, text, single)],
     }.items():
         message = file.message_type.add(name=name)
         for field, number, kind, label in fields:
@@ -62,6 +63,7 @@ class Pleg:
 
     async def _events(self) -> None:
         request, envelope, event = _classes()
+        loop = asyncio.get_running_loop()
         while True:
             pause = _AGAIN
             try:
@@ -74,9 +76,12 @@ class Pleg:
                         response_deserializer=envelope.FromString,
                     )
                     # A value with signs in it must be quoted, else containerd refuses the filter.
-                    topics = ['topic~="/tasks/(exit|oom|start)"']
+                    topics = ['topic=="/tasks/exit"']
                     async for one in call(request(filters=topics)):
-                        self.changed(event.FromString(one.event.value).container_id)
+                        ended = event.FromString(one.event.value)
+                        if ended.id == ended.container_id:  # else a process of an exec, such as a probe
+                            for delay in _LOOKS:
+                                loop.call_later(delay, self.changed, ended.container_id)
             except RpcError as error:
                 away = error.code() == StatusCode.UNAVAILABLE
                 pause = _AGAIN if away else _POLL

@@ -345,7 +345,11 @@ class PodWorker:
     def _backoff_over(self, name: str, last: Container) -> bool:
         kept = self._backoff.setdefault(name, Backoff())
         left = kept.left(
-            started=last.started / 1e9, finished=last.finished / 1e9, restarts=last.attempt, now=time.time()
+            # What could not be started has no start.
+            started=(last.started or last.finished) / 1e9,
+            finished=last.finished / 1e9,
+            restarts=last.attempt,
+            now=time.time(),
         )
         if left <= 0:
             self._seen.waiting.pop(name, None)
@@ -502,10 +506,15 @@ class PodWorker:
                 self._event("Normal", "Pulled", text)
             self._image_waits.pop(name, None)
             return found
+        if reason == "ErrImageNeverPull":
+            self._seen.waiting[name] = Waiting(reason, text)
+            self._event("Warning", reason, text)
+            self._again(10.0)
+            return None
         delay = min(max(delay * 2, 10.0), 300.0)
         self._image_waits[name] = (delay, time.monotonic() + delay)
         self._seen.waiting[name] = Waiting(reason, text)
-        self._event("Warning", reason if reason == "ErrImageNeverPull" else "Failed", text)
+        self._event("Warning", "Failed", text)
         # One look at the reason itself, then the wait is shown.
         self._again(1.0)
         return None
