@@ -30,6 +30,11 @@ def media_type(request: Request) -> str:
 def change_of(api: Api, request: Request) -> Callable[[JSON], JSON]:
     """The patch in the body as a function from an object to the patched object; 415 for other types."""
     kind = media_type(request)
+    if "force" in request.query and kind != APPLY:
+        why = "Forbidden: may not be specified for non-apply patch"
+        cause = {"reason": "FieldValueForbidden", "message": why, "field": "force"}
+        details = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause]}
+        raise StatusError(422, f'PatchOptions.meta.k8s.io "" is invalid: force: {why}', details=details)
     served = (
         [JSON_PATCH, MERGE, APPLY]
         if request.kind.custom is not None

@@ -243,10 +243,11 @@ async def _store(
         managed = old["metadata"].get("managedFields")
         if same(new, old) and (not manager_done or new["metadata"].get("managedFields") == managed):
             given = new["metadata"].get("managedFields")
-            if manager_done or given is None or given == managed:
+            if manager_done or not given or given == managed:
                 return old
         if not manager_done:
-            if "managedFields" not in new["metadata"] and managed is not None:
+            # None given, or an empty list: what was there. Only a list with one empty entry resets it.
+            if not new["metadata"].get("managedFields") and managed is not None:
                 new["metadata"]["managedFields"] = managed
             new = api.track(kind, old, new, request, scope if scope != "whole" else request.info.subresource)
         if request.dry_run:
