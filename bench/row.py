@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -65,4 +66,4 @@ def markdown(rows: Iterable[Row]) -> str:
 def share(values: Sequence[float], part: float) -> float:
     """The value that `part` of all do not exceed (nearest rank)."""
     held = sorted(values)
-    return held[min(len(held) - 1, max(0, round(part * len(held) + 0.5) - 1))]
+    return held[max(0, math.ceil(round(part * len(held), 6)) - 1)]
