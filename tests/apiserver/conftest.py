@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from pervade.cluster.apiserver.parts import Parts, Settings, assemble
+from pervade.testing.guarded import Guarded
 from pervade.wire.http import ClientSession, ClientTimeout, web
 
 JSON = dict[str, Any]
@@ -93,3 +94,12 @@ async def apiserver(tmp_path: Path) -> AsyncIterator[Running]:
 @pytest.fixture
 def call(apiserver: Running) -> Callable[..., Awaitable[Answer]]:
     return apiserver.call
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A process with TLS, roles and certificates, shared: names in its tests are their own."""
+    server = Guarded(tmp_path_factory.mktemp("guarded"))
+    yield server
+    server.stop()
+    assert "Traceback" not in server.log.read_text()

@@ -174,21 +174,21 @@ def _spec(obj: JSON) -> JSON:
 
 
 def _mapping(obj: JSON, field: str) -> JSON:
-    found = obj.get(field) or {}
+    found = {} if obj.get(field) is None else obj[field]
     if not isinstance(found, dict):
         raise bad_request(f"{field} must be an object")
     return found
 
 
 def _string(obj: JSON, field: str) -> str:
-    found = obj.get(field) or ""
+    found = "" if obj.get(field) is None else obj[field]
     if not isinstance(found, str):
         raise bad_request(f"{field} must be a string")
     return found
 
 
 def _strings(obj: JSON, field: str) -> list[str]:
-    found = obj.get(field) or []
+    found = [] if obj.get(field) is None else obj[field]
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise bad_request(f"{field} must be a list of strings")
     return found
