@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
+import itertools
 import re
 import urllib.parse
 from collections.abc import Callable
@@ -84,9 +85,48 @@ def quantity(text: str) -> Decimal:
         raise ValueError(f"{text!r} is no quantity") from None
 
 
-def _quantity_text(text: str) -> str:
-    quantity(text)
-    return text
+def _plain(number: Decimal) -> str:
+    """A quantity as expressions carry it: the same text for the same number."""
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without zone, and no IPv4 address in IPv6 form; ValueError for something else."""
+    found = ipaddress.ip_address(text)
+    if "%" in text or (found.version == 6 and found.ipv4_mapped is not None):
+        raise ValueError(f"{text!r} is no address without zone and mapping")
+    return found
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """An address with a prefix length; ValueError for something else."""
+    address, slash, length = text.partition("/")
+    if not slash or not length.isascii() or not length.isdigit():
+        raise ValueError(f"{text!r} is no address with a prefix length")
+    _address(address)
+    return ipaddress.ip_network(text, strict=False)
+
+
+def _inside(network: str, other: str) -> bool:
+    a, b = _network(network), _network(other)
+    return a.version == b.version and a.supernet_of(b)  # type: ignore[arg-type]
+
+
+def _local_multicast(text: str) -> bool:
+    found = _address(text)
+    return found in ipaddress.ip_network("224.0.0.0/24" if found.version == 4 else "ff02::/16")
+
+
+def _global_unicast(text: str) -> bool:
+    one = _address(text)
+    return not (
+        one.is_unspecified
+        or one.is_loopback
+        or one.is_multicast
+        or one.is_link_local
+        or text == "255.255.255.255"
+    )
 
 
 def _declared(
@@ -118,7 +158,7 @@ def readable(rule: str) -> str:
 
 
 def _functions() -> list[Any]:
-    texts = cel.Type.List(_S)
+    texts, anything = cel.Type.List(_S), cel.Type.List(_D)
     rows = [
         _declared("isURL", _B, [_S], is_url),
         _declared("url", _S, [_S], lambda s: s),
@@ -127,28 +167,51 @@ def _functions() -> list[Any]:
         _declared("getHostname", _S, [_S], _url(lambda u: u.hostname or ""), member=True),
         _declared("getPort", _S, [_S], _url(lambda u: str(u.port or "")), member=True),
         _declared("getEscapedPath", _S, [_S], _url(lambda u: u.path), member=True),
-        _declared("isIP", _B, [_S], lambda s: _parses(ipaddress.ip_address, s)),
-        _declared("ip", _S, [_S], lambda s: str(ipaddress.ip_address(s))),
-        _declared("family", _I, [_S], lambda s: ipaddress.ip_address(s).version, member=True),
-        _declared("isLoopback", _B, [_S], lambda s: ipaddress.ip_address(s).is_loopback, member=True),
-        _declared("isUnspecified", _B, [_S], lambda s: ipaddress.ip_address(s).is_unspecified, member=True),
-        _declared("isLinkLocalMulticast", _B, [_S], lambda s: ipaddress.ip_address(s).is_multicast, member=True),
-        _declared("isLinkLocalUnicast", _B, [_S], lambda s: ipaddress.ip_address(s).is_link_local, member=True),
-        _declared("isGlobalUnicast", _B, [_S], lambda s: not ipaddress.ip_address(s).is_multicast, member=True),
-        _declared("isCIDR", _B, [_S], lambda s: "/" in s and _parses(lambda t: ipaddress.ip_network(t, strict=False), s)),
-        _declared("cidr", _S, [_S], lambda s: str(ipaddress.ip_network(s, strict=False))),
-        _declared("containsIP", _B, [_S, _S], lambda c, a: ipaddress.ip_address(a) in ipaddress.ip_network(c, strict=False), member=True),
-        _declared("prefixLength", _I, [_S], lambda s: ipaddress.ip_network(s, strict=False).prefixlen, member=True),
+        _declared("getQuery", cel.Type.Map(_S, texts), [_S], lambda s: urllib.parse.parse_qs(urllib.parse.urlsplit(s).query), member=True),
+        _declared("isIP", _B, [_S], lambda s: _parses(_address, s)),
+        _declared("ip", _S, [_S], lambda s: str(_address(s))),
+        _declared("ip.isCanonical", _B, [_S], lambda s: str(_address(s)) == s),
+        _declared("family", _I, [_S], lambda s: _address(s).version, member=True),
+        _declared("isLoopback", _B, [_S], lambda s: _address(s).is_loopback, member=True),
+        _declared("isUnspecified", _B, [_S], lambda s: _address(s).is_unspecified, member=True),
+        _declared("isLinkLocalMulticast", _B, [_S], _local_multicast, member=True),
+        _declared("isLinkLocalUnicast", _B, [_S], lambda s: _address(s).is_link_local, member=True),
+        _declared("isGlobalUnicast", _B, [_S], _global_unicast, member=True),
+        _declared("isCIDR", _B, [_S], lambda s: _parses(_network, s)),
+        _declared("cidr", _S, [_S], lambda s: s if _network(s) else ""),
+        _declared("containsIP", _B, [_S, _S], lambda c, a: _address(a) in _network(c), member=True),
+        _declared("containsCIDR", _B, [_S, _S], _inside, member=True),
+        _declared("ip", _S, [_S], lambda s: str(_address(s.partition("/")[0])), member=True),
+        _declared("masked", _S, [_S], lambda s: str(_network(s)), member=True),
+        _declared("prefixLength", _I, [_S], lambda s: _network(s).prefixlen, member=True),
         _declared("find", _S, [_S, _S], lambda s, p: (m.group(0) if (m := re.search(p, s)) else ""), member=True),
         _declared("findAll", texts, [_S, _S], lambda s, p: [m.group(0) for m in re.finditer(p, s)], member=True),
         _declared("isQuantity", _B, [_S], lambda s: _parses(quantity, s)),
-        _declared("quantity", _S, [_S], _quantity_text),
+        _declared("quantity", _S, [_S], lambda s: _plain(quantity(s))),
+        _declared("isInteger", _B, [_S], lambda s: quantity(s) == int(quantity(s)), member=True),
+        _declared("asInteger", _I, [_S], lambda s: int(quantity(s)), member=True),
+        _declared("asApproximateFloat", cel.Type.DOUBLE, [_S], lambda s: float(quantity(s)), member=True),
+        _declared("sign", _I, [_S], lambda s: (quantity(s) > 0) - (quantity(s) < 0), member=True),
+        _declared("add", _S, [_S, _S], lambda a, b: _plain(quantity(a) + quantity(b)), member=True),
+        _declared("add", _S, [_S, _I], lambda a, b: _plain(quantity(a) + b), member=True),
+        _declared("sub", _S, [_S, _S], lambda a, b: _plain(quantity(a) - quantity(b)), member=True),
+        _declared("sub", _S, [_S, _I], lambda a, b: _plain(quantity(a) - b), member=True),
         _declared("isGreaterThan", _B, [_S, _S], _compared(lambda a, b: a > b), member=True),
         _declared("isLessThan", _B, [_S, _S], _compared(lambda a, b: a < b), member=True),
         _declared("compareTo", _I, [_S, _S], _compared(lambda a, b: (a > b) - (a < b)), member=True),
+        _declared("isSorted", _B, [anything], lambda v: all(a <= b for a, b in itertools.pairwise(v)), member=True),
+        _declared("sum", _D, [anything], lambda v: sum(v[1:], v[0]) if v else 0, member=True),
+        _declared("min", _D, [anything], min, member=True),
+        _declared("max", _D, [anything], max, member=True),
+        _declared("sets.contains", _B, [anything, anything], lambda a, b: all(one in a for one in b)),
+        _declared("sets.intersects", _B, [anything, anything], lambda a, b: any(one in a for one in b)),
+        _declared("sets.equivalent", _B, [anything, anything], lambda a, b: all(x in a for x in b) and all(x in b for x in a)),
         *(_declared(f"{_CHECK}{name}", texts, [_S], functools.partial(_check, name)) for name in _FORMATS),
     ]  # fmt: skip
-    return [cel.FunctionDecl(name, [overload]) for name, overload in rows]
+    grouped: dict[str, list[Any]] = {}
+    for name, overload in rows:
+        grouped.setdefault(name, []).append(overload)
+    return [cel.FunctionDecl(name, overloads) for name, overloads in grouped.items()]
 
 
 @functools.cache

@@ -51,6 +51,21 @@ def select(path: str) -> Select:
     return run
 
 
+def names(path: str) -> list[str] | None:
+    """The field names of a path that goes through fields only (`.a.b`, `['x']`); None for any other path."""
+    text, at, out = path.strip().removeprefix("$"), 0, []
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match["name"] == "*":
+            return None
+        found = [match[g] for g in ("name", "quoted", "double") if match[g] is not None]
+        if not found:
+            return None
+        out.append(re.sub(r"\\(.)", r"\1", found[0]))
+        at = match.end()
+    return out
+
+
 def _step(match: re.Match[str]) -> Select:
     part = match.groupdict()
     if part["name"] == "*" or part["all"]:

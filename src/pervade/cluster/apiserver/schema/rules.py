@@ -1,22 +1,28 @@
 """Validation rules in CEL (x-kubernetes-validations): compiled once a definition, run over every value they stand at.
 
-Source: Kubernetes, "Validation rules". Rules longer than 5,000 characters are refused; there is no other cost limit.
+Source: Kubernetes, "Validation rules". Cost is held down in three ways: a rule has at most 5,000 characters, the
+evaluator ends a rule after 10,000 loop steps, and the rules of one object have a second together.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause
 from pervade.cluster.apiserver.schema import cel_library
+from pervade.cluster.apiserver.schema.values import shown
 
 MOST_CHARACTERS = 5000
-_OLD = re.compile(r"\boldSelf\b")
-_REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
+MOST_SECONDS = 1.0
+OLD = re.compile(r"\boldSelf\b")
+REASONS = {"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"}
 _RESERVED = {
     "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
     "package", "namespace", "return", "var", "void", "while",
@@ -52,26 +58,35 @@ class Rules:
         self.items: Rules | None = None
         self.values: Rules | None = None
 
-    def causes(self, new: Any, old: Any, at: str = "") -> list[Cause]:
+    def causes(self, new: Any, old: Any) -> list[Cause]:
         """What the rules say against a value; `old` None where there is nothing to compare with."""
-        out = []
+        out: list[Cause] = []
+        self._add(out, new, old, "", time.monotonic() + MOST_SECONDS)
+        return out
+
+    def _add(self, out: list[Cause], new: Any, old: Any, at: str, deadline: float) -> None:
         if self.own and not (old is not None and new == old):
-            shown, before = view(self.schema, new), None if old is None else view(self.schema, old)
+            seen, before = view(self.schema, new), None if old is None else view(self.schema, old)
             for rule in self.own:
-                out += _run(rule, shown, before, at)
+                if time.monotonic() > deadline:
+                    text = "Forbidden: validation failed due to running out of cost budget, no further validation rules will be run"
+                    out.append(Cause(at or "<nil>", text, "FieldValueForbidden"))
+                    return
+                out += _run(rule, seen, before, at)
         if isinstance(new, dict):
             was = old if isinstance(old, dict) else {}
             for key, child in self.properties.items():
                 if key in new:
-                    out += child.causes(new[key], was.get(key), f"{at}.{key}" if at else key)
+                    child._add(out, new[key], was.get(key), f"{at}.{key}" if at else key, deadline)
             if self.values is not None:
                 for key, value in new.items():
-                    out += self.values.causes(value, was.get(key), f"{at}.{key}" if at else key)
+                    if key not in self.properties:
+                        where = f"{at}.{key}" if at else key
+                        self.values._add(out, value, was.get(key), where, deadline)
         elif isinstance(new, list) and self.items is not None:
             pairs = _pairs(self.schema, new, old if isinstance(old, list) else [])
             for i, (value, before) in enumerate(pairs):
-                out += self.items.causes(value, before, f"{at}[{i}]")
-        return out
+                self.items._add(out, value, before, f"{at}[{i}]", deadline)
 
 
 def collect(schema: JSON, path: str = "openAPIV3Schema") -> Rules:
@@ -104,7 +119,7 @@ def _compile(one: JSON, path: str) -> Rule:
     return Rule(
         _program(text, f"{path}.rule", optional),
         text,
-        bool(_OLD.search(text)),
+        bool(OLD.search(text)),
         optional,
         str(one.get("message") or ""),
         _program(str(message), f"{path}.messageExpression", optional) if message else None,
@@ -124,6 +139,16 @@ def _program(text: str, path: str, optional: bool) -> Any:
         raise RuleError(f"{path}: compilation failed: {str(error)[:300]}") from None
 
 
+def _evaluate(expression: Any, data: JSON) -> tuple[Any, str]:
+    """(value, "") or (None, what went wrong)."""
+    try:
+        result = expression.eval(data=data)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        return None, str(error)[:200]
+    value = result.value()
+    return (None, str(value)[:200]) if result.type().name() in ("ERROR", "UNKNOWN") else (value, "")
+
+
 def _run(rule: Rule, new: Any, old: Any, at: str) -> list[Cause]:
     if rule.transition and not rule.optional_old and old is None:
         return []
@@ -132,17 +157,18 @@ def _run(rule: Rule, new: Any, old: Any, at: str) -> list[Cause]:
         if rule.optional_old
         else {"self": new, "oldSelf": old}
     )
-    result = rule.expression.eval(data=data)
-    if result.type().name() == "BOOL":
-        if result.value():
-            return []
-        text = rule.message or f"failed rule: {' '.join(rule.text.split())}"
+    one_line = " ".join(rule.text.split())
+    held, trouble = _evaluate(rule.expression, data)
+    if held is True:
+        return []
+    if held is False:
+        text = rule.message or f"failed rule: {one_line}"
         if rule.message_expression is not None:
-            made = rule.message_expression.eval(data=data)
-            if made.type().name() == "STRING" and made.value().strip():
-                text = made.value()
+            made, _ = _evaluate(rule.message_expression, data)
+            if isinstance(made, str) and made.strip() and "\n" not in made:
+                text = made
     else:
-        text = f"rule evaluation error: {str(result.value())[:200]}: {' '.join(rule.text.split())}"
+        text = f"rule evaluation error: {trouble or 'the rule is neither true nor false'}: {one_line}"
     where = at + (
         rule.field_path
         if rule.field_path.startswith((".", "["))
@@ -150,14 +176,12 @@ def _run(rule: Rule, new: Any, old: Any, at: str) -> list[Cause]:
         if rule.field_path
         else ""
     )
-    sort = {"dict": "object", "list": "array"}.get(type(new).__name__)
-    shown = f'"{sort}"' if sort else msgspec.json.encode(new, enc_hook=str).decode()
-    reason = rule.reason if rule.reason in _REASONS else "FieldValueInvalid"
+    reason = rule.reason if rule.reason in REASONS else "FieldValueInvalid"
     said = {
         "FieldValueForbidden": f"Forbidden: {text}",
         "FieldValueRequired": f"Required value: {text}",
-        "FieldValueDuplicate": f"Duplicate value: {shown}",
-    }.get(reason, f"Invalid value: {shown}: {text}")
+        "FieldValueDuplicate": f"Duplicate value: {shown(new)}",
+    }.get(reason, f"Invalid value: {shown(new)}: {text}")
     return [Cause(where.lstrip(".") or "<nil>", said, reason)]
 
 
@@ -197,14 +221,27 @@ def view(schema: Any, value: Any) -> Any:
         }
     if isinstance(value, list):
         return [view(schema.get("items"), v) for v in value]
-    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
+    kind, form = schema.get("type"), schema.get("format")
+    if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if schema.get("type") == "string" and isinstance(value, str):
+    if kind == "integer" and isinstance(value, float):
+        return int(value)
+    if kind == "string" and isinstance(value, str) and form in _READ:
         try:
-            if schema.get("format") == "date-time":
-                return datetime.datetime.fromisoformat(value)
-            if schema.get("format") == "duration":
-                return cel_library.duration(value)
+            return _READ[form](value)
         except ValueError:
             return value
     return value
+
+
+def _time(text: str) -> datetime.datetime:
+    found = datetime.datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "date-time": _time,
+    "date": _time,
+    "duration": cel_library.duration,
+    "byte": base64.b64decode,
+}

@@ -6,24 +6,17 @@ Pure, O(object) per use. Source: Kubernetes, "Extend the Kubernetes API with Cus
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import weakref
+from collections import deque
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause
-from pervade.cluster.apiserver.schema import rules
+from pervade.cluster.apiserver.schema import defaults, prune, rules
 from pervade.cluster.apiserver.schema.tree import ANY, Node
-
-_ROOT = ("apiVersion", "kind", "metadata")
-_REQUIRED, _UNSUPPORTED, _DUPLICATE, _TYPE = "FieldValueRequired", "FieldValueNotSupported", "FieldValueDuplicate", "FieldValueTypeInvalid"  # fmt: skip
-_LOGIC = ("allOf", "anyOf", "oneOf")
-_KEPT = {
-    "type", "properties", "additionalProperties", "items", "required", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "multipleOf",
-    "format", "not", *_LOGIC,
-}  # fmt: skip
+from pervade.cluster.apiserver.schema.values import Values
 
 
 class Structural:
@@ -32,33 +25,36 @@ class Structural:
     def __init__(self, schema: JSON) -> None:
         self.schema = schema
         self.node = tree(schema, root=True)
-        self.validator = jsonschema_rs.Draft4Validator(_translated(schema), validate_formats=True)
+        self.values = Values(schema)
         self.rules = rules.collect(schema)
-        self.has_defaults = _has_defaults(schema)
+        self.has_defaults = defaults.any_in(schema)
 
     def complete(self, obj: JSON) -> None:
-        """Defaults, in place."""
-        default(self.schema, obj)
+        """Defaults, in place; nulls that are not allowed go."""
+        defaults.complete(self.schema, obj)
 
     def prune(self, obj: JSON) -> list[str]:
         """Take out fields the schema does not know, in place; their paths."""
-        found: list[str] = []
-        _prune(self.schema, obj, found, "", root=True)
-        return found
+        return prune.prune(self.schema, obj)
 
     def causes(self, new: JSON, old: JSON | None) -> list[Cause]:
         """What is wrong with an object. What was wrong before and did not change is let pass (ratcheting)."""
-        out = []
-        for error in self.validator.iter_errors(new):
-            path = list(error.instance_path)
-            if old is not None and _same(new, old, path):
-                continue
-            out += _said(error, path)
-        for path_text, path, items, node in _lists(self.schema, new, "", []):
-            if old is not None and _same(new, old, path):
-                continue
-            out += _duplicates(path_text, items, node)
-        return out or self.rules.causes(new, old)
+        return self.values.causes(new, old) or self.rules.causes(new, old)
+
+
+_known: weakref.WeakValueDictionary[bytes, Structural] = weakref.WeakValueDictionary()
+# The check of a definition compiles it a moment before it is served; until then nobody else holds it.
+_recent: deque[Structural] = deque(maxlen=8)
+
+
+def compiled(schema: JSON) -> Structural:
+    """The compiled form of a schema, the same object for the same schema; raises as `Structural` does."""
+    mark = hashlib.sha256(msgspec.json.encode(schema)).digest()
+    found = _known.get(mark)
+    if found is None:
+        found = _known[mark] = Structural(schema)
+    _recent.append(found)
+    return found
 
 
 def tree(schema: Any, *, root: bool = False) -> Node:
@@ -97,165 +93,3 @@ def _metadata() -> Node:
 
 
 _META = _metadata()
-
-
-def default(schema: JSON, value: Any) -> None:
-    """Fill absent fields that have a default, in place, also below what was just filled in."""
-    if isinstance(value, dict):
-        properties = schema.get("properties") or {}
-        for key, one in properties.items():
-            if key in value and value[key] is None and "default" in one and not one.get("nullable"):
-                del value[key]
-            if key not in value and "default" in one:
-                value[key] = copy.deepcopy(one["default"])
-            if key in value:
-                default(one, value[key])
-        more = schema.get("additionalProperties")
-        if isinstance(more, dict):
-            for key, inner in value.items():
-                if key not in properties:
-                    default(more, inner)
-    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for inner in value:
-            default(schema["items"], inner)
-
-
-def _has_defaults(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    inner = [
-        *(schema.get("properties") or {}).values(),
-        schema.get("items"),
-        schema.get("additionalProperties"),
-    ]
-    return "default" in schema or any(_has_defaults(one) for one in inner)
-
-
-def _prune(schema: JSON, value: Any, found: list[str], path: str, *, root: bool = False) -> None:
-    if isinstance(value, dict):
-        properties = schema.get("properties") or {}
-        more = schema.get("additionalProperties")
-        free = schema.get("x-kubernetes-preserve-unknown-fields") or more is True
-        known = _ROOT if root or schema.get("x-kubernetes-embedded-resource") else ()
-        for key in list(value):
-            where = f"{path}.{key}" if path else key
-            if key in properties:
-                if key not in known:
-                    _prune(properties[key], value[key], found, where)
-            elif key in known:
-                continue
-            elif isinstance(more, dict):
-                _prune(more, value[key], found, where)
-            elif not free:
-                del value[key]
-                found.append(where)
-    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for i, inner in enumerate(value):
-            _prune(schema["items"], inner, found, f"{path}[{i}]")
-
-
-def _translated(schema: Any) -> Any:
-    """The schema as JSON Schema draft 4: nullable and int-or-string spelled out, extensions gone."""
-    if not isinstance(schema, dict):
-        return schema
-    out: JSON = {}
-    for key, value in schema.items():
-        if key not in _KEPT:
-            continue
-        if key == "properties":
-            out[key] = {k: _translated(v) for k, v in value.items()}
-        elif key in _LOGIC:
-            out[key] = [_translated(v) for v in value]
-        elif key in ("items", "not", "additionalProperties"):
-            out[key] = _translated(value)
-        else:
-            out[key] = value
-    if schema.get("x-kubernetes-int-or-string"):
-        out.pop("anyOf", None)
-        out["type"] = ["integer", "string"]
-    if schema.get("nullable"):
-        if "type" in out:
-            out["type"] = [*(out["type"] if isinstance(out["type"], list) else [out["type"]]), "null"]
-        if "enum" in out and None not in out["enum"]:
-            out["enum"] = [*out["enum"], None]
-    return out
-
-
-def spelled(path: list[Any]) -> str:
-    """A path as messages have it: `spec.items[0].name`."""
-    out = ""
-    for part in path:
-        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
-    return out
-
-
-def _same(new: Any, old: Any, path: list[Any]) -> bool:
-    for part in path:
-        try:
-            new, old = new[part], old[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return bool(new == old) and bool(path)
-
-
-def _said(error: Any, path: list[Any]) -> list[Cause]:
-    at = spelled(path)
-    sort = type(error.kind).__name__
-    shown = msgspec.json.encode(error.instance).decode()
-    if len(shown) > 200:
-        shown = shown[:200] + "…"
-    if sort == "Required":
-        name = str(error.message).split('"')[1]
-        where = f"{at}.{name}" if at else name
-        return [Cause(where, "Required value", _REQUIRED)]
-    if sort == "Enum":
-        allowed = ", ".join(msgspec.json.encode(v).decode() for v in _enum(error))
-        return [Cause(at, f"Unsupported value: {shown}: supported values: {allowed}", _UNSUPPORTED)]
-    if sort == "Type":
-        names = (
-            str(error.message).rpartition("of type")[2].lstrip("s ").replace('"', "").replace(" or ", ", ")
-        )
-        found = {"dict": "object", "list": "array", "str": "string", "bool": "boolean", "int": "integer", "float": "number", "NoneType": "null"}  # fmt: skip
-        said = found.get(type(error.instance).__name__, "value")
-        return [Cause(at, f'Invalid value: "{said}": {at} in body must be of type {names}: "{said}"', _TYPE)]
-    return [Cause(at, f"Invalid value: {shown}: {at} in body: {error.message}")]
-
-
-def _enum(error: Any) -> list[Any]:
-    found = getattr(error.kind, "options", None)
-    if found is None:
-        return []
-    return list(found) if isinstance(found, list | tuple) else list(msgspec.json.decode(str(found)))
-
-
-def _lists(schema: Any, value: Any, at: str, path: list[Any]) -> list[tuple[str, list[Any], list[Any], JSON]]:
-    """Every list whose items must differ."""
-    out = []
-    if isinstance(value, dict) and isinstance(schema, dict):
-        properties, more = schema.get("properties") or {}, schema.get("additionalProperties")
-        for key, inner in value.items():
-            child = properties.get(key, more)
-            if isinstance(child, dict) and isinstance(inner, dict | list):
-                out += _lists(child, inner, f"{at}.{key}" if at else key, [*path, key])
-    elif isinstance(value, list) and isinstance(schema, dict):
-        if schema.get("x-kubernetes-list-type") in ("set", "map"):
-            out.append((at, path, value, schema))
-        for i, inner in enumerate(value):
-            if isinstance(inner, dict | list):
-                out += _lists(schema.get("items"), inner, f"{at}[{i}]", [*path, i])
-    return out
-
-
-def _duplicates(at: str, items: list[Any], schema: JSON) -> list[Cause]:
-    seen: set[bytes] = set()
-    out = []
-    keys = schema.get("x-kubernetes-list-map-keys") or ()
-    properties = (schema.get("items") or {}).get("properties") or {}
-    for i, one in enumerate(items):
-        if schema["x-kubernetes-list-type"] == "map" and isinstance(one, dict):
-            one = {k: one.get(k, (properties.get(k) or {}).get("default")) for k in keys}
-        mark = msgspec.json.encode(one, order="sorted")
-        if mark in seen:
-            out.append(Cause(f"{at}[{i}]", f"Duplicate value: {mark.decode()}", _DUPLICATE))
-        seen.add(mark)
-    return out
