@@ -77,6 +77,7 @@ def test_whoever_owns_a_field_it_is_there_and_what_is_there_is_owned(steps: list
             assert merged(POD, NODE, live, wanted, who, force=False) == live
             mine = managers.decode(live["metadata"].get("managedFields")).get(who)
             assert (mine.fields if mine else {}) == managers.stripped(walk.fields_of(NODE, wanted))
+        assert all("name" in one for one in live.get("spec", {}).get("containers", []))
         there = managers.stripped(walk.compare(NODE, {}, without_rows(live)).changed)
         held = managers.decode(live["metadata"].get("managedFields"))
         for who, entry in held.items():

@@ -20,6 +20,7 @@ from pervade.cluster.apiserver.schema.tree import Node
 
 TypeOf = Callable[[Kind], Node]
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_MOST_NOTED = 256 * 1024  # of all annotations together, as validation has it
 # They change all the time and nobody applies them: keeping books over them would cost more than they do.
 _UNTRACKED = frozenset({"/events", "coordination.k8s.io/leases"})
 
@@ -82,6 +83,12 @@ def applier(api: Callable[[], Api], type_of: TypeOf) -> Callable[[Request, JSON]
         elif kind.status:
             config.pop("status", None)
         node = type_of(kind)
+        twice = walk.duplicates(node, config)
+        if twice:
+            text = "; ".join(f"duplicate entries for {sets.spelled(p)}" for p in twice[:5])
+            raise bad_request(
+                f"failed to create typed patch object ({info.name}; {kind.api_version}): {text}"
+            )
         who = Manager(manager, APPLY, kind.api_version, info.subresource)
         fields = managers.stripped(walk.fields_of(node, config))
         if api().state.latest(kind.table, info.namespace, info.name) is None:
@@ -112,6 +119,7 @@ def merged(kind: Kind, node: Node, live: JSON, config: JSON, who: Manager, *, fo
         held = managers.decode(rows)
     except ValueError:
         held = {}
+    held = managers.as_one(held, who)
     live = _visible(live)
     if not rows:
         # Nobody kept books so far: what is there belongs to whoever wrote it before.
@@ -138,18 +146,38 @@ def merged(kind: Kind, node: Node, live: JSON, config: JSON, who: Manager, *, fo
         conflicts = [(other, left) for other, both in conflicts if (left := sets.difference(both, mine))]
     if conflicts and not force:
         raise _conflict(kind, str(live["metadata"].get("name", "")), conflicts)
+    noted = _noted(new, config, who)
     if not changed and not removed and before == fields:
-        if rows is not None:
-            new["metadata"] = {**new["metadata"], "managedFields": rows}
-        return new
+        return _with_rows(noted, rows)
     out: Managers = {}
     for other, entry in held.items():
         left = sets.difference(entry.fields, sets.union(lost, removed)) if other != who else {}
         if left:
             out[other] = Entry(left, entry.time)
     out[who] = Entry(fields, metadata.now())
-    new["metadata"] = {**new["metadata"], "managedFields": managers.encode(out)}
-    return new
+    return _with_rows(noted, managers.encode(out))
+
+
+def _with_rows(obj: JSON, rows: list[JSON] | None) -> JSON:
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": rows}} if rows else obj
+
+
+def _noted(new: JSON, config: JSON, who: Manager) -> JSON:
+    """`new` with what kubectl applied noted where its client-side apply looks for it, if that has been used before.
+
+    Otherwise a later `kubectl apply` would compare with an old state. The note changes nobody's ownership.
+    """
+    notes = new["metadata"].get("annotations") or {}
+    if who.name != "kubectl" or who.subresource or not notes.get(_LAST_APPLIED):
+        return new
+    meta = dict(config["metadata"])
+    if own := {k: v for k, v in (meta.pop("annotations", None) or {}).items() if k != _LAST_APPLIED}:
+        meta["annotations"] = own
+    text = present.encode({**config, "metadata": meta}).decode()
+    others = sum(len(k) + len(str(v)) for k, v in notes.items() if k != _LAST_APPLIED)
+    if len(text.encode()) + others + len(_LAST_APPLIED) > _MOST_NOTED:
+        text = ""
+    return {**new, "metadata": {**new["metadata"], "annotations": {**notes, _LAST_APPLIED: text}}}
 
 
 def _applied_by_client(node: Node, live: JSON) -> sets.FieldSet:
@@ -185,7 +213,8 @@ def _invalid(text: str) -> StatusError:
 
 
 def _conflict(kind: Kind, name: str, conflicts: list[tuple[Manager, sets.FieldSet]]) -> StatusError:
-    causes, lines = [], []
+    causes: list[JSON] = []
+    lines: list[tuple[str, list[str]]] = []
     for who, both in conflicts:
         by = f'"{who.name}"' + (f' with subresource "{who.subresource}"' if who.subresource else "")
         if who.operation == UPDATE:
@@ -195,9 +224,14 @@ def _conflict(kind: Kind, name: str, conflicts: list[tuple[Manager, sets.FieldSe
             {"reason": "FieldManagerConflict", "message": f"conflict with {by}", "field": path}
             for path in spelled
         ]
-        lines.append(f"conflict with {by}: {spelled[0]}" if len(spelled) == 1 else
-                     f"conflicts with {by}:\n" + "\n".join(f"- {p}" for p in spelled))  # fmt: skip
+        lines.append((by, spelled))
     count = len(causes)
-    text = f"Apply failed with {count} conflict{'s' if count > 1 else ''}: " + "\n".join(lines)
+    if count == 1:
+        text = f"Apply failed with 1 conflict: conflict with {lines[0][0]}: {lines[0][1][0]}"
+    else:
+        said = (
+            "\n".join([f"conflicts with {by}:", *(f"- {p}" for p in found)]) for by, found in sorted(lines)
+        )
+        text = f"Apply failed with {count} conflicts: " + "\n".join(said)
     details = {"name": name, "group": kind.group, "kind": kind.plural, "causes": causes}
     return StatusError(409, text, details=details)

@@ -95,6 +95,20 @@ def stripped(fields: FieldSet) -> FieldSet:
     return out
 
 
+def as_one(held: Managers, who: Manager) -> Managers:
+    """`held` with the entries of the applier `who` under that one identity: its API version is no part of it."""
+    out: Managers = {}
+    for other, entry in held.items():
+        same = who.operation == other.operation == APPLY
+        same = same and (who.name, who.subresource) == (other.name, other.subresource)
+        key = who if same else other
+        have = out.get(key)
+        if have is not None:
+            entry = Entry(sets.union(have.fields, entry.fields), max(have.time, entry.time))
+        out[key] = entry
+    return out
+
+
 def owned(held: Managers, but: Manager | None = None) -> FieldSet:
     """What all managers own together, one left out."""
     out: FieldSet = {}

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 FieldSet = dict[str, Any]
 SELF = "."
 _MOST = 64
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def decode(fields: Any, depth: int = 0) -> FieldSet:
@@ -24,11 +27,24 @@ def decode(fields: Any, depth: int = 0) -> FieldSet:
     for key, below in fields.items():
         if key == SELF:
             out[SELF] = True
-        elif key[:2] in ("f:", "k:", "v:", "i:"):
-            out[key] = decode(below, depth + 1)
         else:
-            raise ValueError(f"fieldsV1 has an element {key[:80]!r} of an unknown sort")
+            out[_element(key)] = decode(below, depth + 1)
     return out
+
+
+def _element(key: str) -> str:
+    """The element in the one spelling that comparisons rely on: JSON compact, its keys sorted."""
+    sort, text = key[:2], key[2:]
+    if sort == "f:" or (sort == "i:" and text.isdigit()):
+        return key
+    if sort in ("k:", "v:"):
+        try:
+            value = msgspec.json.decode(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"fieldsV1 has an element {key[:80]!r} whose value is no JSON") from None
+        if sort == "v:" or isinstance(value, dict):
+            return sort + _encode(value).decode()
+    raise ValueError(f"fieldsV1 has an element {key[:80]!r} of an unknown sort")
 
 
 def encode(held: FieldSet) -> dict[str, Any]:
@@ -86,8 +102,6 @@ def paths(held: FieldSet, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 def spelled(path: tuple[str, ...]) -> str:
     """A path as messages have it: `.spec.containers[name="web"].image`."""
-    import msgspec
-
     out = ""
     for element in path:
         kind, text = element[0], element[2:]

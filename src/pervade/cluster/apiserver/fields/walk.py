@@ -76,6 +76,25 @@ def fields_of(node: Node, value: Any) -> FieldSet:
     return out
 
 
+def duplicates(node: Node, value: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of items that a list holds more than once, although its type says they differ."""
+    out: list[tuple[str, ...]] = []
+    sort = _granular(node, value)
+    if sort == "map":
+        for key, inner in value.items():
+            out += duplicates(_child(node, key), inner, (*at, f"f:{key}"))
+    elif sort:
+        seen: set[str] = set()
+        for item in value:
+            name = element(node, item)
+            if name in seen:
+                out.append((*at, name))
+            seen.add(name)
+            if sort == "items":
+                out += duplicates(node.items or ANY, item, (*at, name))
+    return out
+
+
 class Difference(msgspec.Struct):
     """Fields of the second value that are new or have another value, and fields only the first has."""
 
@@ -147,19 +166,24 @@ def merge(node: Node, live: Any, applied: Any) -> Any:
 
 
 def _merge_items(node: Node, live: list[Any], applied: list[Any]) -> list[Any]:
-    """In the order of `applied`; what only `live` has keeps its place before or after its neighbours."""
+    """In the order of `applied`; what only `live` has keeps its place before or after its neighbours.
+
+    Items that `live` holds twice (older validation let them in) stay as they are unless they are applied.
+    """
     held, wanted = _items(node, live), _items(node, applied)
     made = {k: merge(node.items or ANY, held[k], v) if k in held else v for k, v in wanted.items()}
-    pending = list(wanted)
+    names = list(wanted)
+    place = {name: i for i, name in enumerate(names)}
+    done = 0
     out: list[Any] = []
-    for name, item in held.items():
-        if name not in wanted:
+    for item in live:
+        at = place.get(element(node, item))
+        if at is None:
             out.append(item)
-        elif name in pending:
-            upto = pending.index(name) + 1
-            out += [made[k] for k in pending[:upto]]
-            del pending[:upto]
-    return [*out, *(made[k] for k in pending)]
+        elif at >= done:
+            out += [made[k] for k in names[done : at + 1]]
+            done = at + 1
+    return [*out, *(made[k] for k in names[done:])]
 
 
 def without(node: Node, value: Any, drop: FieldSet, keep: FieldSet) -> Any:
@@ -188,10 +212,12 @@ def without(node: Node, value: Any, drop: FieldSet, keep: FieldSet) -> Any:
             if name not in drop:
                 rest.append(item)
             elif keep.get(name) or SELF not in drop[name]:
-                rest.append(
-                    item
-                    if sort == "set"
-                    else without(node.items or ANY, item, drop[name], keep.get(name, {}))
-                )
+                rest.append(item if sort == "set" else _thinned(node, item, drop[name], keep.get(name, {})))
         return rest
     return value
+
+
+def _thinned(node: Node, item: Any, drop: FieldSet, keep: FieldSet) -> Any:
+    """An item of a list by keys without the members of `drop`; its keys stay, for they say which item it is."""
+    left = without(node.items or ANY, item, drop, keep)
+    return {k: left.get(k, v) for k, v in item.items() if k in left or k in node.map_keys}
