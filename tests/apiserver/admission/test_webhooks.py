@@ -38,12 +38,22 @@ class Hook:
         self.asked: list[JSON] = []
         self.response: JSON = {"allowed": True}
         self.pause = 0.0
+        self.changes = 0
         self.url = self.ca = ""
 
     async def serve(self, http: web.Request) -> web.Response:
         review = await http.json()
         self.asked.append(review["request"])
         await asyncio.sleep(self.pause)
+        if self.changes and len(self.asked) == self.changes:
+            step = {"op": "add", "path": f"/data/call{self.changes}", "value": "x"}
+            self.response = {
+                "allowed": True,
+                "patchType": "JSONPatch",
+                "patch": base64.b64encode(json.dumps([step]).encode()).decode(),
+            }
+        elif self.changes:
+            self.response = {"allowed": True}
         answer = {"uid": review["request"]["uid"], **self.response}
         return web.json_response(
             {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": answer}
@@ -176,16 +186,140 @@ async def test_a_webhook_that_fails_closes_the_door_unless_it_says_otherwise(
         assert 'failed calling webhook "check.example.com"' in answer.body["message"]
 
 
-async def test_a_dry_run_asks_only_webhooks_without_side_effects(call: Any, hook: Hook) -> None:
+async def test_a_dry_run_is_told_to_the_webhook(call: Any, hook: Hook) -> None:
     await register(call, hook)
-    answer = await call("POST", MAPS + "?dryRun=All", {"metadata": {"name": "a"}})
-    assert (answer.status, hook.asked[0]["dryRun"]) == (201, True)
-    await call("DELETE", f"{BASE}/validatingwebhookconfigurations/check")
-    await register(call, hook, sideEffects="Unknown")
-    answer = await call("POST", MAPS + "?dryRun=All", {"metadata": {"name": "a"}})
-    assert (answer.status, answer.body["message"]) == (
-        400, 'admission webhook "check.example.com" does not support dry run'
-    )  # fmt: skip
+    answer = await call("POST", MAPS + "?dryRun=All&fieldManager=me", {"metadata": {"name": "a"}})
+    asked = hook.asked[0]
+    assert (answer.status, asked["dryRun"]) == (201, True)
+    assert asked["options"] == {
+        "kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me", "dryRun": ["All"]
+    }  # fmt: skip
+    assert (await call("GET", MAPS + "/a")).status == 404
+
+
+def patching(*steps: JSON) -> JSON:
+    """A response that allows and patches."""
+    patch = base64.b64encode(json.dumps(steps).encode()).decode()
+    return {"allowed": True, "patchType": "JSONPatch", "patch": patch}
+
+
+async def test_what_a_webhook_adds_is_held_to_the_schema(call: Any, hook: Hook) -> None:
+    rules = [
+        {
+            "operations": ["*"],
+            "apiGroups": ["*"],
+            "apiVersions": ["*"],
+            "resources": ["widgets", "configmaps"],
+        }
+    ]
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "size": {"type": "integer", "maximum": 5}, "unit": {"type": "string", "default": "cm"}}}}}  # fmt: skip
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": "widgets", "kind": "Widget"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert (
+        await call("POST", crds, {"metadata": {"name": "widgets.example.com"}, "spec": spec})
+    ).status == 201
+    await register(call, hook, "Mutating", rules=rules)
+    widgets = "/apis/example.com/v1/namespaces/default/widgets"
+    hook.response = patching({"op": "add", "path": "/spec", "value": {"size": 3, "junk": 1}})
+    answer = await call("POST", widgets, {"metadata": {"name": "a"}})
+    assert (answer.status, answer.body["spec"]) == (201, {"size": 3, "unit": "cm"})
+    hook.response = patching({"op": "add", "path": "/spec", "value": {"size": 6}})
+    answer = await call("POST", widgets, {"metadata": {"name": "b"}})
+    assert (answer.status, answer.body["reason"]) == (422, "Invalid")
+    hook.response = patching({"op": "replace", "path": "/metadata/name", "value": "other"})
+    answer = await call("POST", widgets, {"metadata": {"name": "c"}})
+    assert answer.status == 500 and "must not change metadata.name" in answer.body["message"]
+    hook.response = patching({"op": "add", "path": "/data", "value": "no map"})
+    answer = await call("POST", MAPS, {"metadata": {"name": "d"}})
+    assert answer.status == 500 and "failed calling webhook" in answer.body["message"]
+
+
+async def test_a_patch_that_fails_half_way_leaves_no_trace(call: Any, hook: Hook) -> None:
+    await register(call, hook, "Mutating", failurePolicy="Ignore")
+    hook.response = patching(
+        {"op": "add", "path": "/data", "value": {"half": "1"}}, {"op": "remove", "path": "/data/none"}
+    )
+    answer = await call("POST", MAPS, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    assert (answer.status, answer.body["data"]) == (201, {"k": "v"})
+
+
+async def test_a_webhook_is_asked_again_after_a_later_one_changed_the_object(call: Any, hook: Hook) -> None:
+    first = configuration(hook, "Mutating", name="a.example.com", reinvocationPolicy="IfNeeded")["webhooks"][
+        0
+    ]
+    second = configuration(hook, "Mutating", name="b.example.com")["webhooks"][0]
+    await call(
+        "POST",
+        f"{BASE}/mutatingwebhookconfigurations",
+        {"metadata": {"name": "two"}, "webhooks": [first, second]},
+    )
+    hook.response = {"allowed": True}
+    await call("POST", MAPS, {"metadata": {"name": "quiet"}})
+    assert len(hook.asked) == 2
+    hook.asked.clear()
+    hook.changes = 2
+    answer = await call("POST", MAPS, {"metadata": {"name": "busy"}, "data": {}})
+    assert answer.body["data"] == {"call2": "x"}
+    assert len(hook.asked) == 3
+
+
+async def test_an_answer_in_many_pieces_is_read_whole_and_one_without_end_is_not(
+    call: Any, hook: Hook
+) -> None:
+    await register(call, hook)
+    hook.response = {"allowed": True, "auditAnnotations": {"k": "x" * 2_000_000}}
+    assert (await call("POST", MAPS, {"metadata": {"name": "a"}})).status == 201
+    hook.response = {"allowed": True, "auditAnnotations": {"k": "x" * 9_000_000}}
+    answer = await call("POST", MAPS, {"metadata": {"name": "b"}})
+    assert answer.status == 500 and "longer than" in answer.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "text"),
+    [
+        ({"name": "short"}, "webhooks[0].name", "at least three segments"),
+        ({"admissionReviewVersions": ["v1beta1"]}, "webhooks[0].admissionReviewVersions", "must include"),
+        ({"sideEffects": "Unknown"}, "webhooks[0].sideEffects", "Unsupported value"),
+        ({"sideEffects": None}, "webhooks[0].sideEffects", "Required value"),
+        ({"timeoutSeconds": 31}, "webhooks[0].timeoutSeconds", "between 1 and 30"),
+        ({"failurePolicy": "Maybe"}, "webhooks[0].failurePolicy", "Unsupported value"),
+        ({"clientConfig": {}}, "webhooks[0].clientConfig", "exactly one of url or service"),
+        ({"clientConfig": {"url": "http://a/b"}}, "webhooks[0].clientConfig.url", "only allowed URL scheme"),
+        ({"clientConfig": {"url": "https://u:p@a/b"}}, "webhooks[0].clientConfig.url", "user information"),
+        ({"clientConfig": {"url": "https://[::1"}}, "webhooks[0].clientConfig.url", "Required value"),
+        ({"clientConfig": {"service": {"name": "a", "namespace": "b", "path": "c"}}}, "webhooks[0].clientConfig.service.path", "must start with"),
+        ({"clientConfig": {"service": {"name": "a"}}}, "webhooks[0].clientConfig.service.namespace", "Required value"),
+        ({"rules": [{"operations": ["LOOK"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}, "webhooks[0].rules[0].operations[0]", "Unsupported value"),
+        ({"rules": [{"operations": ["*"], "apiGroups": ["*", "a"], "apiVersions": ["v1"], "resources": []}]}, "webhooks[0].rules[0].apiGroups", "must not specify others"),
+        ({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}, "webhooks[0].namespaceSelector.matchExpressions[0].operator", "Unsupported value"),
+        ({"objectSelector": {"matchLabels": {"a b": "c"}}}, "webhooks[0].objectSelector.matchLabels", "no label key"),
+        ({"matchConditions": [{"name": "c", "expression": "object.x >"}]}, "webhooks[0].matchConditions[0].expression", "compilation failed"),
+    ],
+)  # fmt: skip
+async def test_a_configuration_that_cannot_work_is_refused(
+    call: Any, hook: Hook, more: JSON, field: str, text: str
+) -> None:
+    answer = await call("POST", f"{BASE}/validatingwebhookconfigurations", configuration(hook, **more))
+    assert answer.status == 422, answer.body
+    causes = {c["field"]: c["message"] for c in answer.body["details"]["causes"]}
+    assert text in causes.get(field, ""), causes
+
+
+async def test_a_service_without_a_way_to_it_fails_closed(call: Any, hook: Hook) -> None:
+    service = {"namespace": "default", "name": "hook", "path": "/check"}
+    await register(call, hook, clientConfig={"service": service, "caBundle": hook.ca})
+    answer = await call("POST", MAPS, {"metadata": {"name": "a"}})
+    assert answer.status == 500 and 'service "hook" not found' in answer.body["message"]
+    await call(
+        "POST",
+        "/api/v1/namespaces/default/services",
+        {"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 8443}]}},
+    )
+    answer = await call("POST", MAPS, {"metadata": {"name": "a"}})
+    assert answer.status == 500 and "has no port 443" in answer.body["message"]
 
 
 async def test_webhooks_never_judge_webhook_configurations(call: Any, hook: Hook) -> None:

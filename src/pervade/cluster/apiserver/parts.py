@@ -180,7 +180,7 @@ def assemble(settings: Settings) -> Parts:
 
 def _open(api: Api, plain: Plain, metrics: Metrics) -> Server:
     """The development mode: no credentials, everything allowed."""
-    api.admission = Webhooks(api.state, None)
+    api.admission = Webhooks(api.state, None, typed.fields)
     return Server(
         api,
         plain,
@@ -209,7 +209,9 @@ def _guarded(settings: Settings, api: Api, plain: Plain, metrics: Metrics) -> Se
         assert settings.fabric is not None
         return netns.inside(settings.fabric, lambda: socket.socket(address[0], socket.SOCK_STREAM))
 
-    api.admission = Guard(Chain(api.state, Webhooks(api.state, dial_family)), Escalation(authorizer))
+    api.admission = Guard(
+        Chain(api.state, Webhooks(api.state, dial_family, typed.fields)), Escalation(authorizer)
+    )
     plain.pages |= {".well-known": tokens.page, "openid": tokens.page}
 
     def address_of(node: str) -> tuple[str, int] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pervade.cluster.apiserver.kinds.kind import JSON
+from pervade.cluster.apiserver.kinds.webhooks import VARIABLES
 from pervade.cluster.apiserver.patch import PatchError, json_patch
 from pervade.cluster.apiserver.rest import selectors
 from pervade.cluster.apiserver.rest.context import Request
@@ -97,7 +98,7 @@ def _selected(selector: JSON | None, obj: JSON | None) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _condition(text: str) -> Any:
-    return cel_library.environment("object", "oldObject", "request").compile(cel_library.readable(text))
+    return cel_library.environment(*VARIABLES).compile(cel_library.readable(text))
 
 
 def condition(hook: Hook, review: JSON) -> bool:
@@ -139,13 +140,28 @@ def review_of(request: Request, operation: str, obj: JSON | None, old: JSON | No
         "object": obj,
         "oldObject": old,
         "dryRun": request.dry_run,
-        "options": None,
+        "options": _options(request, operation),
     }
     if info.namespace:
         asked["namespace"] = info.namespace
     if info.subresource:
         asked["subResource"] = asked["requestSubResource"] = info.subresource
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked}
+
+
+_OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+
+
+def _options(request: Request, operation: str) -> JSON:
+    """The options of a request as the object that clients could have sent."""
+    kind = "PatchOptions" if request.info.verb == "patch" else _OPTIONS[operation]
+    made: JSON = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+    for field in ("fieldManager", "fieldValidation"):
+        if request.query.get(field) and operation != "DELETE":
+            made[field] = request.query[field]
+    if request.query.get("force") and kind == "PatchOptions":
+        made["force"] = request.query["force"] == "true"
+    return made | ({"dryRun": ["All"]} if request.dry_run else {})
 
 
 def answer_of(hook: Hook, review: JSON, answer: Any, uid: str) -> JSON:
@@ -185,9 +201,16 @@ def patched(obj: JSON, response: JSON) -> JSON:
         raise ValueError(f"patchType must be JSONPatch, not {response.get('patchType')!r}")
     try:
         change = msgspec.json.decode(base64.b64decode(response["patch"], validate=True))
-        made = json_patch.apply(obj, change)
+        # A patch works in place: one that fails half-way must leave the object alone.
+        made = json_patch.apply(msgspec.json.decode(msgspec.json.encode(obj)), change)
     except (binascii.Error, TypeError, msgspec.DecodeError, PatchError) as error:
         raise ValueError(f"the patch cannot be applied: {error}") from None
     if not isinstance(made, dict) or not isinstance(made.get("metadata"), dict):
         raise ValueError("the patch leaves no object")
+    for field in ("apiVersion", "kind"):
+        if made.get(field) != obj.get(field):
+            raise ValueError(f"the patch must not change {field}")
+    for field in ("name", "namespace", "uid"):
+        if made["metadata"].get(field) != obj["metadata"].get(field):
+            raise ValueError(f"the patch must not change metadata.{field}")
     return made

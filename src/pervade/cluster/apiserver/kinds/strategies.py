@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Any
 
-from pervade.cluster.apiserver.kinds import custom, pods
+from pervade.cluster.apiserver.kinds import custom, pods, webhooks
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause, Strategy
 
 LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
@@ -462,23 +462,7 @@ def _role_binding_default(new: JSON) -> None:
 ROLE_BINDING = Strategy(default=_role_binding_default, validate=_role_binding_validate)
 
 
-def _webhooks_default(new: JSON) -> None:
-    for hook in new.get("webhooks") or ():
-        hook.setdefault("failurePolicy", "Fail")
-        hook.setdefault("matchPolicy", "Equivalent")
-        hook.setdefault("namespaceSelector", {})
-        hook.setdefault("objectSelector", {})
-        hook.setdefault("timeoutSeconds", 10)
-        if new["kind"].startswith("Mutating"):
-            hook.setdefault("reinvocationPolicy", "Never")
-        for rule in hook.get("rules") or ():
-            rule.setdefault("scope", "*")
-        service = (hook.get("clientConfig") or {}).get("service")
-        if service is not None:
-            service.setdefault("port", 443)
-
-
-WEBHOOKS = Strategy(default=_webhooks_default)
+WEBHOOKS = webhooks.STRATEGY
 
 
 def _crd_default(new: JSON) -> None:
