@@ -136,9 +136,9 @@ def test_probes_of_every_kind_come_from_the_node(pods: Any) -> None:
     server = (
         "import http.server as h\n"
         "class H(h.BaseHTTPRequestHandler):\n"
+        "  def log_message(self, *words): del words\n"
         "  def do_GET(self):\n"
         "    print(self.client_address[0], self.path, self.headers['x'], flush=True)\n"
-        "  def log_message(self, *words): del words\n"
         "    self.send_response(200); self.end_headers()\n"
         "h.ThreadingHTTPServer(('', 8080), H).serve_forever()"
     )

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.live
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"]
 
 
-def test_logs_over_a_rotation(pods: Any) -> None:
+def test_logs_over_a_rotation(pods: Any, tmp_path: Path) -> None:
     # 12 MB at once, so that the next look rotates; then a line now and then, to be followed over it.
     script = "seq 100000 | sed 's/$/ ----------------------------------------------------------------/'; i=0; while :; do i=$((i+1)); echo late $i; sleep 0.2; done"
     pods.run("chatty", {"name": "c", "command": ["sh", "-c", script]})
     pods.ready("chatty")
     words = [KUBECTL, "--kubeconfig", pods.cluster.config, "logs", "-f", "chatty", "--since=1h"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as follower:
+    with (tmp_path / "followed").open("w") as out, subprocess.Popen(words, stdout=out) as follower:
         try:
             folder = pods.cluster.state / "nodes" / "node-1" / "log" / "pods"
             until(lambda: list(folder.glob("default_chatty_*/c/0.log.*")), 30)
             time.sleep(1)  # some lines go to the new file
         finally:
             follower.terminate()
-        followed = (follower.communicate(timeout=10)[0]).splitlines()
+    followed = (tmp_path / "followed").read_text().splitlines()
     late = [int(line.split()[1]) for line in followed if line.startswith("late ")]
     assert late == list(range(1, len(late) + 1)) and late, "every line once and in order"
     assert sum(line.endswith("-") for line in followed) == 100000
@@ -44,7 +44,7 @@ def test_logs_over_a_rotation(pods: Any) -> None:
     assert pods.kubectl("logs", "chatty", "--tail=1", "--timestamps").split()[0].startswith("20")
 
 
-def test_exec_attach_copy_and_port_forward(pods: Any, tmp_path: Any) -> None:
+def test_exec_attach_copy_and_port_forward(pods: Any, tmp_path: Path) -> None:
     pods.run("stream", {"name": "c", "image": "nicolaka/netshoot", "command": ["sh", "-c", "cd /tmp; echo page > x; exec python3 -m http.server 8080"]})  # fmt: skip
     pods.run("echo", {"name": "c", "command": ["cat"], "stdin": True})
     pods.ready("stream")
