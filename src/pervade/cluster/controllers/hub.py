@@ -18,12 +18,6 @@ from pervade.wire.http import ClientError
 log = logging.getLogger(__name__)
 
 
-def without_managed_fields(obj: JSON) -> JSON:
-    """Half of an object's size that no controller reads."""
-    obj["metadata"].pop("managedFields", None)
-    return obj
-
-
 class Hub:
     """One process' reflectors, made when a controller asks for a kind; `run()` starts them all."""
 
@@ -35,7 +29,7 @@ class Hub:
     def watch(self, res: Resource) -> Reflector:
         """The reflector of `res`, shared."""
         if res not in self._reflectors:
-            self._reflectors[res] = Reflector(self.client, res, trim=without_managed_fields)
+            self._reflectors[res] = Reflector(self.client, res)
         return self._reflectors[res]
 
     def watched(self, res: Resource) -> bool:

@@ -16,6 +16,12 @@ from pervade.kube.resources import NODES, PODS
 _NAME = "default-scheduler"
 
 
+def _place(pod: JSON) -> list[str]:
+    """The node that a pod takes room on."""
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return [pod["spec"]["nodeName"]] if pod["spec"].get("nodeName") and not ended else []
+
+
 class Scheduler:
     """One worker, so that a decision always knows the last one (`assumed` until the reflector shows it)."""
 
@@ -23,8 +29,11 @@ class Scheduler:
         self.hub = hub
         self.pods, self.nodes = hub.watch(PODS), hub.watch(NODES)
         self.queue = WorkQueue("scheduler", self.sync, workers=1)
-        self.assumed: dict[str, str] = {}
+        self.assumed: dict[str, tuple[str, JSON]] = {}
+        """uid → the node decided for a pod, and the pod."""
+        self._rooms: dict[str, Room] = {}
         self.unplaced: set[Any] = set()
+        self.pods.add_index("node", _place)
         self.pods.on_change(self._pod)
         self.nodes.on_change(self._node)
 
@@ -32,6 +41,9 @@ class Scheduler:
         pod = new or old
         if pod is None:
             return
+        for one in (old, new):
+            for name in _place(one) if one is not None else ():
+                self._rooms.pop(name, None)
         if (
             new is not None
             and not new["spec"].get("nodeName")
@@ -40,13 +52,23 @@ class Scheduler:
             if not new["spec"].get("schedulingGates"):
                 self.queue.add(ob.key_of(new))
         else:
-            self.assumed.pop(pod["metadata"]["uid"], None)
+            self._forget(pod)
             self.unplaced.discard(ob.key_of(pod))
         if new is None or not ob.active(pod):
             for key in list(self.unplaced):
                 self.queue.add(key)
 
+    def _assume(self, pod: JSON, node: str) -> None:
+        self.assumed[pod["metadata"]["uid"]] = node, pod
+        self._rooms.pop(node, None)
+
+    def _forget(self, pod: JSON) -> None:
+        held = self.assumed.pop(pod["metadata"]["uid"], None)
+        if held is not None:
+            self._rooms.pop(held[0], None)
+
     def _node(self, _kind: str, old: JSON | None, new: JSON | None) -> None:
+        self._rooms.pop((new or old or {})["metadata"]["name"], None)
         if old is not None and new is not None:
             same = old.get("spec") == new.get("spec") and old["metadata"].get("labels") == new[
                 "metadata"
@@ -59,15 +81,18 @@ class Scheduler:
             self.queue.add(key)
 
     def rooms(self) -> list[Room]:
-        """Nodes with their pods, those just decided included."""
-        held: dict[str, Room] = {
-            n["metadata"]["name"]: Room(n, []) for n in self.nodes.items() if not ob.terminating(n)
-        }
-        for pod in self.pods.items():
-            name = pod["spec"].get("nodeName") or self.assumed.get(pod["metadata"]["uid"])
-            if name in held and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-                held[name].pods.append(pod)
-        return list(held.values())
+        """Nodes with their pods, those just decided included. Counted again is only what changed."""
+        out = []
+        for node in self.nodes.items():
+            if ob.terminating(node):
+                continue
+            name = node["metadata"]["name"]
+            room = self._rooms.get(name)
+            if room is None:
+                decided = [p for at, p in self.assumed.values() if at == name]
+                room = self._rooms[name] = Room(node, [*self.pods.by_index("node", name), *decided])
+            out.append(room)
+        return out
 
     async def sync(self, key: Any) -> float | None:
         pod = self.pods.get(*key)
@@ -90,18 +115,18 @@ class Scheduler:
             "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        self.assumed[meta["uid"]] = node
+        self._assume(pod, node)
         try:
             await self.hub.client.create(
                 PODS, binding, meta["namespace"], name=meta["name"], subresource="binding"
             )
         except ApiError as error:
-            self.assumed.pop(meta["uid"], None)
+            self._forget(pod)
             if error.not_found or error.conflict:
                 return None
             raise
         except (asyncio.CancelledError, OSError):
-            self.assumed.pop(meta["uid"], None)
+            self._forget(pod)
             raise
         text = f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}"
         self.hub.event(pod, "v1", "Pod", _NAME, "Scheduled", text)
