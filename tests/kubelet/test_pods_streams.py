@@ -126,10 +126,12 @@ def test_killed_kubelet_and_containerd_change_nothing(pods: Any) -> None:
     assert pods.status("steady")["conditions"] == since, "never unready in between"
     assert pods.sh("steady", "echo exec works") == "exec works"
     daemon = _containerd(pods, "node-1")
+    heard = pods.kubectl("get", "node", "node-1", "-o", "jsonpath={.status.conditions}")
     os.kill(daemon, signal.SIGKILL)
     until(lambda: _containerd(pods, "node-1") not in (0, daemon), 20)
     until(lambda: "works" in pods.sh("steady", "echo works", check=False), 20)
     assert pods.container("steady", "c") == before
+    assert pods.kubectl("get", "node", "node-1", "-o", "jsonpath={.status.conditions}") == heard
     numbers = [int(n) for n in pods.kubectl("logs", "steady").split()]
     assert numbers == list(range(1, len(numbers) + 1))
     pods.run("after", {"name": "c", "command": SLEEP})
@@ -144,9 +146,9 @@ def _containerd(pods: Any, node: str) -> int:
 
 
 def test_a_kubelet_at_rest_costs_little(pods: Any) -> None:
-    for n in range(6):
+    for n in range(10):
         pods.run(f"idle-{n}", {"name": "c", "command": SLEEP})
-    for n in range(6):
+    for n in range(10):
         pods.ready(f"idle-{n}")
     pid = pods.cluster.pid("kubelet-node-1")
 
@@ -157,7 +159,9 @@ def test_a_kubelet_at_rest_costs_little(pods: Any) -> None:
     time.sleep(21)  # eager probes of new containers have ended
     before = used()
     time.sleep(20)
-    assert (used() - before) / 20 < 0.01
+    share = (used() - before) / 20
+    print(f"{share:.2%} of a core")
+    assert share <= 0.0075
     size = next(
         line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
     )

@@ -75,11 +75,7 @@ def render(line: bytes, options: Options) -> bytes | None:
 
 
 def _epoch(stamp: bytes) -> float:
-    text = stamp.decode()
-    head, _, rest = text.partition(".")
-    fraction = "".join(c for c in rest[:9] if c.isdigit())[:6].ljust(6, "0")
-    zone = "+00:00" if text.endswith("Z") else text[-6:]
-    return datetime.datetime.fromisoformat(f"{head}.{fraction}{zone}").timestamp()
+    return datetime.datetime.fromisoformat(stamp.decode()).timestamp()
 
 
 def _begin(paths: Sequence[Path], options: Options) -> tuple[int, int]:

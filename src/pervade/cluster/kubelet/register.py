@@ -19,6 +19,8 @@ from pervade.wire.http import ClientError
 log = logging.getLogger(__name__)
 JSON = dict[str, Any]
 _BEAT, _LEASE, _STATUS_EVERY = 10.0, 40, 300.0
+# containerd is started again in less than a second: a node is not given up, with all its pods, for that.
+_PATIENCE = 10.0
 
 
 def node_labels(node: Node) -> dict[str, str]:
@@ -125,7 +127,8 @@ async def register(node: Node) -> JSON:
 async def keep_alive(node: Node) -> None:
     """Register, then renew lease and status until cancelled."""
     lease: JSON | None = None
-    last_status, last_beat, last_ready = 0.0, 0.0, None
+    last_status, last_beat, well = 0.0, 0.0, 0.0
+    last_ready: tuple[bool, str] | None = None
     old: JSON = {}
     registered = False
     while True:
@@ -135,6 +138,10 @@ async def keep_alive(node: Node) -> None:
                 old, registered = made.get("status") or {}, True
             ready = await _runtime(node)
             now = asyncio.get_running_loop().time()
+            well = now if ready[0] else well
+            away = not ready[0]
+            if away and last_ready is not None and last_ready[0] and now - well < _PATIENCE:
+                ready = last_ready
             # A node that was silent for long may have been given up: it says itself that it is back.
             silent = now - last_beat > _LEASE / 2
             if ready != last_ready or silent or now - last_status > _STATUS_EVERY:
@@ -145,7 +152,7 @@ async def keep_alive(node: Node) -> None:
                 old, last_ready, last_status = made["status"], ready, now
             lease = await _renew(node, lease)
             last_beat = asyncio.get_running_loop().time()
-            wait = _BEAT if ready[0] else 0.5
+            wait = 0.5 if away else _BEAT
         except (ApiError, ClientError, OSError, CriError) as error:
             registered = registered and not (isinstance(error, ApiError) and error.not_found)
             lease = None

@@ -685,7 +685,7 @@ class PodWorker:
     async def _rest(self) -> None:
         """All is over: stop what still runs (sidecars), give the network back; ends and logs stay readable."""
         self._cancel_probes()
-        await self._stop_all(self._grace())
+        await self._stop_patiently()
         if self._sandbox is not None:
             await self.node.cri.call("StopPodSandbox", pod_sandbox_id=self._sandbox)
             await self._observe()
@@ -706,8 +706,25 @@ class PodWorker:
         return min(int(held), max(left, 1))
 
     async def _end(self) -> None:
-        """Stop, remove, tell the API. A shorter grace that comes meanwhile is honoured."""
+        """Stop, remove, tell the API."""
         self._cancel_probes()
+        await self._stop_patiently()
+        await self._observe()
+        if not self.gone:
+            with contextlib.suppress(ApiError):
+                await self._report()
+        for box in [self._sandbox, *self._stale]:
+            if box:
+                await self.node.cri.call("StopPodSandbox", pod_sandbox_id=box)
+                await self.node.cri.call("RemovePodSandbox", pod_sandbox_id=box)
+        await asyncio.to_thread(self.volumes.remove)
+        self.node.remove_cgroup(self.pod)
+        self.node.remove_logs(self.pod)
+        if not self.gone:
+            await self.node.delete_pod(self.pod)
+
+    async def _stop_patiently(self) -> None:
+        """Stop everything within the grace period; another grace that comes meanwhile is honoured."""
         grace = self._grace()
         held = self._held_grace()
         stopping = asyncio.create_task(self._stop_all(grace))
@@ -722,19 +739,6 @@ class PodWorker:
                 await asyncio.gather(stopping, return_exceptions=True)
                 stopping = asyncio.create_task(self._stop_all(grace))
         await stopping
-        await self._observe()
-        if not self.gone:
-            with contextlib.suppress(ApiError):
-                await self._report()
-        for box in [self._sandbox, *self._stale]:
-            if box:
-                await self.node.cri.call("StopPodSandbox", pod_sandbox_id=box)
-                await self.node.cri.call("RemovePodSandbox", pod_sandbox_id=box)
-        await asyncio.to_thread(self.volumes.remove)
-        self.node.remove_cgroup(self.pod)
-        self.node.remove_logs(self.pod)
-        if not self.gone:
-            await self.node.delete_pod(self.pod)
 
     def _held_grace(self) -> tuple[bool, object]:
         return self.gone, self.pod["metadata"].get("deletionGracePeriodSeconds")
