@@ -10,7 +10,15 @@ from typing import Any
 from pervade.cluster.apiserver.kinds.kind import JSON, Cause, Kind, Strategy
 
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+APPROVAL = "api-approved.kubernetes.io"
+_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
+_PROTECTED = re.compile(r"(.*\.)?(k8s|kubernetes)\.io")
+_DNS_1035 = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character,"
+    " and end with an alphanumeric character (e.g. 'my-name', or 'abc-123', regex used for validation is"
+    " '[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
 _REQUIRED = "FieldValueRequired"
 
 
@@ -120,7 +128,21 @@ def validate(new: JSON, old: JSON | None) -> list[Cause]:
     if spec["scope"] not in ("Namespaced", "Cluster"):
         text = f'Unsupported value: "{spec["scope"]}": supported values: "Cluster", "Namespaced"'
         causes.append(Cause("spec.scope", text, "FieldValueNotSupported"))
+    causes += _name_causes(spec["group"], names)
     causes += _version_causes(versions)
+    said = (new["metadata"].get("annotations") or {}).get(APPROVAL, "")
+    # Definitions that were there before the rule, or that have it already, are not asked again.
+    if _PROTECTED.fullmatch(spec["group"]) and not said and (old is None or approved(old)):
+        text = f'protected groups must have approval annotation "{APPROVAL}", see https://github.com/kubernetes/enhancements/pull/1111'
+        causes.append(Cause(f"metadata.annotations[{APPROVAL}]", f"Required value: {text}", _REQUIRED))
+    known = {v.get("name") for v in versions}
+    for i, name in enumerate(((old or {}).get("status") or {}).get("storedVersions") or ()):
+        if name not in known:
+            text = (
+                f'Invalid value: "{name}": missing from spec.versions; {name} was previously a storage version, and must'
+                " remain in spec.versions until its objects are migrated and it is removed from status.storedVersions"
+            )
+            causes.append(Cause(f"status.storedVersions[{i}]", text))
     if (spec.get("conversion") or {}).get("strategy", "None") != "None":
         text = "Forbidden: this server converts by strategy None only"
         causes.append(Cause("spec.conversion.strategy", text, "FieldValueForbidden"))
@@ -139,6 +161,44 @@ def validate(new: JSON, old: JSON | None) -> list[Cause]:
     return causes
 
 
+def approved(definition: JSON) -> bool:
+    """Whether a definition carries the approval that protected groups (k8s.io, kubernetes.io) ask for."""
+    return bool((definition["metadata"].get("annotations") or {}).get(APPROVAL))
+
+
+def _name_causes(group: str, names: JSON) -> list[Cause]:
+    causes = []
+    if not _GROUP.fullmatch(group) or len(group) > 253:
+        text = f'Invalid value: "{group}": should be a domain with at least one dot'
+        causes.append(Cause("spec.group", text))
+    said = [(f, str(names.get(f) or "")) for f in ("plural", "singular")]
+    said += [(f, str(names.get(f) or "").lower()) for f in ("kind", "listKind")]
+    for field in ("shortNames", "categories"):
+        said += [(f"{field}[{i}]", str(one)) for i, one in enumerate(names.get(field) or ())]
+    for field, name in said:
+        if name and not _LABEL.fullmatch(name):
+            causes.append(Cause(f"spec.names.{field}", f'Invalid value: "{name}": {_DNS_1035}'))
+    if names.get("listKind") and names["listKind"] == names.get("kind"):
+        text = f'Invalid value: "{names["listKind"]}": kind and listKind may not be the same'
+        causes.append(Cause("spec.names.listKind", text))
+    return causes
+
+
+def clash(names: JSON, other: Kind) -> tuple[str, str]:
+    """(reason, message) when names of a definition are in use by another kind of its group; ("", "") otherwise."""
+    resources = {other.plural, other.name_singular, *other.short}
+    for reason, field in (("PluralConflict", "plural"), ("SingularConflict", "singular")):
+        if names.get(field) and names[field] in resources:
+            return reason, f'"{names[field]}" is already in use'
+    for name in names.get("shortNames") or ():
+        if name in resources:
+            return "ShortNamesConflict", f'"{name}" is already in use'
+    for reason, field in (("KindConflict", "kind"), ("ListKindConflict", "listKind")):
+        if names.get(field) and names[field] in (other.kind, other.list_kind):
+            return reason, f'"{names[field]}" is already in use'
+    return "", ""
+
+
 def _version_causes(versions: list[JSON]) -> list[Cause]:
     causes = []
     seen: set[str] = set()
@@ -146,7 +206,7 @@ def _version_causes(versions: list[JSON]) -> list[Cause]:
         name = str(version.get("name") or "")
         path = f"spec.versions[{i}]"
         if not _LABEL.fullmatch(name):
-            causes.append(Cause(f"{path}.name", f'Invalid value: "{name}": must be a DNS-1035 label'))
+            causes.append(Cause(f"{path}.name", f'Invalid value: "{name}": {_DNS_1035}'))
         if name in seen:
             causes.append(Cause(f"{path}.name", f'Duplicate value: "{name}"', "FieldValueDuplicate"))
         seen.add(name)
@@ -161,15 +221,16 @@ def _version_causes(versions: list[JSON]) -> list[Cause]:
     return causes
 
 
-def complete_status(new: JSON, old: JSON | None, taken: Callable[[str, str, str], str], now: str) -> None:
-    """Set the status a definition gets when it is stored: accepted names, conditions, stored versions.
+Clash = Callable[[str, JSON], tuple[str, str]]
+"""(group, names) to the reason and message why they are in use by somebody else, ("", "") when they are not."""
 
-    `taken(group, plural, kind)` says why names are in use by another definition ("" when they are not).
-    """
+
+def complete_status(new: JSON, old: JSON | None, taken: Clash, now: str) -> None:
+    """Set the status a definition gets when it is stored: accepted names, conditions, stored versions."""
     spec = new["spec"]
     names = spec["names"]
     state: JSON = dict(new.get("status") or (old or {}).get("status") or {})
-    why = taken(spec["group"], names["plural"], names["kind"])
+    reason, why = taken(spec["group"], names)
     before = {c["type"]: c for c in state.get("conditions") or ()}
 
     def condition(kind: str, status: str, reason: str, message: str) -> JSON:
@@ -179,17 +240,31 @@ def complete_status(new: JSON, old: JSON | None, taken: Callable[[str, str, str]
         made["lastTransitionTime"] = known["lastTransitionTime"] if known is not None and same else now
         return made
 
+    conditions = []
     if why:
-        conditions = [
-            condition("NamesAccepted", "False", "NameConflict", why),
-            condition("Established", "False", "NotAccepted", "not all names are accepted"),
-        ]
+        conditions.append(condition("NamesAccepted", "False", reason, why))
+        if old is not None and established(old):
+            # What is served stays served, under the names that were accepted.
+            conditions.append(before["Established"])
+        else:
+            conditions.append(condition("Established", "False", "NotAccepted", "not all names are accepted"))
     else:
         state["acceptedNames"] = dict(names)
         conditions = [
             condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
             condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted"),
         ]
+    if _PROTECTED.fullmatch(spec["group"]):
+        said = (new["metadata"].get("annotations") or {}).get(APPROVAL, "")
+        kind = "KubernetesAPIApprovalPolicyConformant"
+        if said.startswith("https://"):
+            conditions.append(condition(kind, "True", "ApprovedAnnotation", f"approved in {said}"))
+        else:
+            text = f'not approved: "{APPROVAL}" says {said!r}'
+            conditions.append(
+                condition(kind, "False", "UnapprovedAnnotation" if said else "MissingAnnotation", text)
+            )
+        before.pop(kind, None)
     kept = [c for t, c in before.items() if t not in ("NamesAccepted", "Established", "Terminating")]
     if new["metadata"].get("deletionTimestamp"):
         text = "CustomResource deletion is in progress"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pervade.cluster.apiserver.kinds import custom
 from pervade.cluster.apiserver.kinds.custom import FINALIZER, Compile
@@ -17,6 +18,8 @@ from pervade.cluster.apiserver.store.log import DELETED
 from pervade.cluster.apiserver.store.state import Subscription
 
 log = logging.getLogger(__name__)
+RETRY_SECONDS = 5.0
+"""After a webhook or a full queue kept a definition from being cleaned up."""
 TABLE = "apiextensions.k8s.io/customresourcedefinitions"
 
 
@@ -53,6 +56,7 @@ class Definitions:
         for one in [self._live, *self._instances.values()]:
             if one is not None:
                 one.close()
+        self._live = None
         for task in tuple(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -63,9 +67,7 @@ class Definitions:
         if old is None:
             meta["finalizers"] = [*dict.fromkeys([*(meta.get("finalizers") or ()), FINALIZER])]
         if causes := self._schema_causes(new, old):
-            kind = self.api.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-            assert kind is not None
-            raise status.invalid(kind, meta["name"], causes)
+            raise status.invalid(self._kind(), meta["name"], causes)
         custom.complete_status(new, old, self._taken(meta["name"]), metadata.now())
 
     def _schema_causes(self, new: JSON, old: JSON | None) -> list[Cause]:
@@ -80,16 +82,14 @@ class Definitions:
             for cause in self.check_schema(version, f"spec.versions[{i}].schema.openAPIV3Schema")
         ]
 
-    def _taken(self, definition: str) -> Callable[[str, str, str], str]:
-        def taken(group: str, plural: str, kind: str) -> str:
+    def _taken(self, definition: str) -> custom.Clash:
+        def taken(group: str, names: JSON) -> tuple[str, str]:
             for one in self.api.registry:
-                if one.group != group or (one.custom is not None and one.custom.definition == definition):
-                    continue
-                if one.plural == plural:
-                    return f'"{plural}" is already in use'
-                if one.kind == kind:
-                    return f'"{kind}" is already in use'
-            return ""
+                if one.group == group and (one.custom is None or one.custom.definition != definition):
+                    reason, why = custom.clash(names, one)
+                    if why:
+                        return reason, why
+            return "", ""
 
         return taken
 
@@ -102,6 +102,7 @@ class Definitions:
                     self.api.registry.drop_custom(obj["metadata"]["name"])
                     if watching := self._instances.pop(obj["metadata"]["name"], None):
                         watching.close()
+                    self._start(self._look_again(obj["spec"]["group"]), "names are free")
                 else:
                     self._take(obj)
         if self._live.overrun:
@@ -128,9 +129,39 @@ class Definitions:
             self._again[name] = True
             return
         self._again[name] = False
-        task = asyncio.get_running_loop().create_task(self._empty(name), name=f"empty {name}")
+        self._start(self._empty(name), f"empty {name}")
+
+    def _retry(self, name: str) -> None:
+        entry = self.api.state.latest(TABLE, "", name) if self._live is not None else None
+        if entry is not None and present.parse(entry.value)["metadata"].get("deletionTimestamp"):
+            self._clean(name)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+
+    async def _look_again(self, group: str) -> None:
+        """Names of a group became free: definitions that wanted them are served now."""
+        kind = self._kind()
+        for entry in self.api.state.all(TABLE):
+            one = present.parse(entry.value)
+            if one["spec"]["group"] != group or custom.established(one):
+                continue
+            info = Info("", "update", kind.group, kind.version, kind.plural, "", entry.name)
+            try:
+                await write.modify(self.api, Request(info, kind, {}, self.user), lambda obj: obj)
+            except StatusError as error:
+                if error.code != 404:
+                    log.warning(
+                        "a definition waits for its names",
+                        extra={"definition": entry.name, "error": error.message},
+                    )
+
+    def _kind(self) -> Kind:
+        found = self.api.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert found is not None
+        return found
 
     async def _empty(self, name: str) -> None:
         """Delete all objects of a definition; then let it go. Waits for objects with finalizers through their events."""
@@ -147,6 +178,7 @@ class Definitions:
             log.warning(
                 "a definition cannot be cleaned up yet", extra={"definition": name, "error": error.message}
             )
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry, name)
         finally:
             self._again.pop(name, None)
 
@@ -181,8 +213,7 @@ class Definitions:
                 raise
 
     async def _release(self, name: str) -> None:
-        kind = self.api.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        assert kind is not None
+        kind = self._kind()
         info = Info("", "update", kind.group, kind.version, kind.plural, "", name)
 
         def without(obj: JSON) -> JSON:
