@@ -241,7 +241,7 @@ def images(layers: Layers) -> list[oci.Image]:
     ]
     apps = (base, layers.samples())
     for name, script, env in SAMPLES:
-        command = ("python3", f"/opt/samples/{script}")
+        command = ("/usr/bin/python3", f"/opt/samples/{script}")
         made.append(
             oci.Image(
                 (names.sample(name),),

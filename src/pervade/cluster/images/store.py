@@ -136,7 +136,9 @@ def _import(target: Path, archives: list[Path]) -> dict[str, str]:
         )
         log = (Path(work) / "log").open("wb")
         server = subprocess.Popen(
-            ["unshare", "-m", "--propagation", "private", "--kill-child", "--fork", "containerd", "-c", str(config), "-l", "warn"],
+            # No fork in between, so that SIGTERM reaches containerd and it closes its databases.
+            ["unshare", "-m", "--propagation", "private", "setpriv", "--pdeathsig", "KILL",
+             "containerd", "-c", str(config), "-l", "warn"],
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
