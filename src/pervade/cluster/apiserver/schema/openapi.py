@@ -73,8 +73,14 @@ class Documents:
 
 
 def _hash(kinds: Iterable[Kind]) -> str:
-    text = repr([(k.plural, k.kind, k.verbs, k.custom.schema if k.custom is not None else "") for k in kinds])
+    text = repr([(k.plural, k.kind, k.verbs, _mark(k)) for k in kinds])
     return hashlib.sha256(text.encode()).hexdigest()[:32].upper()
+
+
+def _mark(kind: Kind) -> Any:
+    if kind.custom is None:
+        return ""
+    return getattr(kind.custom.compiled, "mark", "") or kind.custom.schema
 
 
 def document(kinds: list[Kind]) -> JSON:

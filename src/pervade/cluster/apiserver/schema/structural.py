@@ -24,6 +24,8 @@ class Structural:
 
     def __init__(self, schema: JSON) -> None:
         self.schema = schema
+        self.mark = ""
+        """Stands for the schema where two have to be told apart; set by `compiled`."""
         self.node = tree(schema, root=True)
         self.values = Values(schema)
         self.rules = rules.collect(schema)
@@ -53,6 +55,7 @@ def compiled(schema: JSON) -> Structural:
     found = _known.get(mark)
     if found is None:
         found = _known[mark] = Structural(schema)
+        found.mark = mark.hex()
     _recent.append(found)
     return found
 
