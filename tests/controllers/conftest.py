@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,18 @@ class World:
     `plays`: `wait` (stays Pending), `end` (Succeeded), `break` (Failed), `stay` (is not let go when deleted).
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.failures: list[str] = []
+    def __init__(self, client: Client, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.client, self._serve = client, serve
+        self.controllers = asyncio.create_task(serve())
+
+    async def stop(self) -> None:
+        """End the controllers, as a signal does."""
+        self.controllers.cancel()
+        await asyncio.gather(self.controllers, return_exceptions=True)
+
+    def start(self) -> None:
+        """Start them again, knowing nothing."""
+        self.controllers = asyncio.create_task(self._serve())
 
     async def seen(
         self,
@@ -123,19 +132,16 @@ async def world(tmp_path: Path, grace: float) -> AsyncIterator[World]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     plan = plans.make(state_root=str(tmp_path), run_root=str(tmp_path), cache_dir=str(tmp_path))
     async with Client(url) as client, Client(url) as own:
-        made = World(own)
+        made = World(own, lambda: serve(Hub(client, plan), "CA", grace=grace))
         for name in ("node-1", "node-2"):
             await made.node(name)
             await made.beat(name)
-        tasks = [
-            asyncio.create_task(serve(Hub(client, plan), "CA", grace=grace)),
-            asyncio.create_task(made.play()),
-        ]
+        kubelets = asyncio.create_task(made.play())
         yield made
-        broken = [t for t in tasks if t.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        broken = [t for t in (made.controllers, kubelets) if t.done() and not t.cancelled()]
+        kubelets.cancel()
+        await made.stop()
+        await asyncio.gather(kubelets, return_exceptions=True)
     parts.server.stop()
     await runner.cleanup()
     await parts.stop()

@@ -88,3 +88,41 @@ async def test_pods_of_a_deleted_node_go(world: Any, beating: set[str]) -> None:
     beating.discard("node-1")
     await world.client.delete(NODES, "node-1")
     await world.seen(PODS, lambda held: list(held) == ["right"])
+
+
+async def test_a_node_that_says_it_is_not_ready_is_tainted_until_it_is(world: Any, beating: set[str]) -> None:
+    async def say(status: str, at: str) -> None:
+        row = {
+            "type": "Ready",
+            "status": status,
+            "reason": "",
+            "message": "",
+            "lastHeartbeatTime": at,
+            "lastTransitionTime": at,
+        }
+        await world.client.patch(NODES, "node-1", {"status": {"conditions": [row]}}, subresource="status")
+
+    await say("False", "2026-01-01T00:01:00Z")
+    wanted = {("node.kubernetes.io/not-ready", e) for e in ("NoSchedule", "NoExecute")}
+    await world.seen(NODES, lambda held: taints(held["node-1"]) == wanted)
+    own = {"key": "own", "value": "x", "effect": "NoSchedule"}
+    node = await world.client.get(NODES, "node-1")
+    await world.client.patch(NODES, "node-1", {"spec": {"taints": [*node["spec"]["taints"], own]}})
+    await say("True", "2026-01-01T00:02:00Z")
+    await world.seen(NODES, lambda held: taints(held["node-1"]) == {("own", "NoSchedule")})
+
+
+async def test_of_ended_pods_only_so_many_are_kept(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pervade.cluster.controllers.nodes._MOST_ENDED", 2)
+    spec = {"containers": [{"name": "c", "image": "one"}]}
+    for number in range(4):
+        meta = {"name": f"p{number}", "namespace": "default", "labels": {"plays": "end"}}
+        await world.client.create(PODS, {"metadata": meta, "spec": spec})
+        await world.seen(
+            PODS,
+            lambda held, n=number: (
+                f"p{n}" in held and held[f"p{n}"].get("status", {}).get("phase") == "Succeeded"
+            ),
+        )
+    held = await world.seen(PODS, lambda held: len(held) == 2 and held)
+    assert sorted(held) == ["p2", "p3"]

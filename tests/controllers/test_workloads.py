@@ -389,3 +389,43 @@ async def test_what_no_controller_could_do_is_refused(
         await world.client.patch(res, body["metadata"]["name"], change, "default")
     assert refused.value.status_code == 422
     assert [c["field"] for c in refused.value.details["causes"]] == [field]
+
+
+async def test_recreate_starts_nothing_new_before_the_old_is_gone(world: Any) -> None:
+    body = workload("web", "stay", replicas=2, strategy={"type": "Recreate"})
+    await world.client.create(DEPLOYMENTS, body)
+    await world.seen(DEPLOYMENTS, counts("web", availableReplicas=2))
+    await change(world, DEPLOYMENTS, "web", image("two", ""))
+    held = await world.seen(
+        PODS, lambda held: all(p["metadata"].get("deletionTimestamp") for p in held.values()) and held
+    )
+    assert images(held) == ["one", "one"]
+    for name in held:
+        await world.client.delete(PODS, name, "default", grace_seconds=0)
+    await world.seen(PODS, lambda held: images(held) == ["two", "two"])
+    await world.seen(DEPLOYMENTS, counts("web", availableReplicas=2, updatedReplicas=2))
+
+
+async def test_controllers_that_start_again_make_nothing_twice_and_see_what_they_missed(world: Any) -> None:
+    await world.client.create(REPLICA_SETS, workload("set", replicas=2))
+    await world.client.create(DAEMON_SETS, workload("each"))
+    await world.client.create(STATEFUL_SETS, workload("row", replicas=2))
+    await world.client.create(
+        JOBS, job("half", "end", completions=2, parallelism=1, completionMode="Indexed")
+    )
+    await world.client.create(REPLICA_SETS, workload("left", replicas=1))
+    for res, name in ((REPLICA_SETS, "set"), (STATEFUL_SETS, "row"), (REPLICA_SETS, "left")):
+        await world.seen(res, lambda held, n=name: held[n].get("status", {}).get("availableReplicas"))
+    await world.seen(DAEMON_SETS, counts("each", numberAvailable=2))
+    await world.seen(STATEFUL_SETS, counts("row", availableReplicas=2))
+    await world.seen(JOBS, ended("half", "Complete"))
+    before = await world.seen(PODS, lambda held: len(held) == 9 and held)
+    await world.stop()
+    await world.client.delete(REPLICA_SETS, "left", "default", propagation="Background")
+    gone = next(p["metadata"]["name"] for p in of(before, "set"))
+    await world.client.delete(PODS, gone, "default", grace_seconds=0)
+    world.start()
+    after = await world.seen(PODS, lambda held: not of(held, "left") and len(of(held, "set")) == 2 and held)
+    kept = {p["metadata"]["uid"] for n, p in before.items() if n != gone and not n.startswith("left")}
+    assert kept < {p["metadata"]["uid"] for p in after.values()}
+    assert len(after) == len(kept) + 1
