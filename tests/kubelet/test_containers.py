@@ -259,3 +259,32 @@ def _kill_pause(uid: str) -> None:
                 os.kill(int(pid), signal.SIGKILL)
                 return
     raise AssertionError("no pause process found")
+
+
+def test_another_image_restarts_the_container_alone(pods: Any) -> None:
+    pods.run("swap", {"name": "a", "command": SLEEP}, {"name": "b", "command": SLEEP})
+    pods.ready("swap")
+    other = pods.container("swap", "b")
+    pods.kubectl("set", "image", "pod/swap", "a=nicolaka/netshoot")
+    until(lambda: pods.container("swap", "a").get("restartCount") == 1, 20)
+    pods.ready("swap")
+    assert pods.container("swap", "a")["image"] == "nicolaka/netshoot"
+    assert pods.sh("swap", "python3 -c 'print(1)'", "a") == "1"
+    assert pods.container("swap", "b") == other
+    assert "definition changed" in pods.events("swap")["Killing"]
+
+
+def test_a_node_that_is_killed_brings_its_pods_back(pods: Any) -> None:
+    pods.run("back", {"name": "c", "command": ["sh", "-c", "echo run; " + SLEEP[2]]}, nodeName="node-2")
+    pods.run("over", {"name": "c", "command": SLEEP}, nodeName="node-2", restartPolicy="Never")
+    pods.ready("back")
+    pods.ready("over")
+    before = pods.container("back", "c")
+    init = pods.cluster.run_dir / "nodes" / "node-2" / "init.pid"
+    os.kill(int(init.read_text()), signal.SIGKILL)
+    until(lambda: pods.container("back", "c").get("restartCount") == 1, 40)
+    pods.ready("back")
+    after = pods.container("back", "c")
+    assert after["lastState"]["terminated"]["containerID"] == before["containerID"]
+    assert pods.kubectl("logs", "back", "--previous") == "run\n" == pods.kubectl("logs", "back")
+    assert pods.phase("over", "Failed", 20)["containerStatuses"][0]["restartCount"] == 0

@@ -145,6 +145,7 @@ def _containerd(pods: Any, node: str) -> int:
     return int(children.stdout.split()[0]) if children.stdout.strip() else 0
 
 
+@pytest.mark.matrix
 def test_a_kubelet_at_rest_costs_little(pods: Any) -> None:
     for n in range(10):
         pods.run(f"idle-{n}", {"name": "c", "command": SLEEP})

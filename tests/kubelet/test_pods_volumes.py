@@ -50,6 +50,7 @@ def test_environment_in_all_its_forms(pods: Any) -> None:
     assert pods.kubectl("logs", "env") == "one hush\n"
 
 
+@pytest.mark.matrix
 def test_written_volumes_are_read_only_and_change_at_once(pods: Any) -> None:
     pods.apply("ConfigMap", "live", data={"a": "one", "b": "two"})
     pods.apply("Secret", "shh", stringData={"pw": "hush"})

@@ -13,6 +13,8 @@ from pervade.cluster.kubelet import environment, quantity
 JSON = dict[str, Any]
 POD, CONTAINER, NODE, TARGET = 0, 1, 2, 3
 _PROPAGATION = {"None": 0, "HostToContainer": 1, "Bidirectional": 2}
+IMAGE = "pervade.dev/image"
+"""Annotation of a container: the image as the pod named it when the container was made."""
 _WRITTEN_BY_THE_NODE = {"configMap", "secret", "downwardAPI", "projected"}
 _SECCOMP = {"RuntimeDefault": 0, "Unconfined": 1, "Localhost": 2}
 
@@ -245,7 +247,7 @@ def container_config(
         "envs": [{"key": k, "value": v} for k, v in env.items()],
         "mounts": mount_list,
         "labels": labels(pod, name),
-        "annotations": {"pervade.dev/restarts": str(attempt)},
+        "annotations": {IMAGE: container["image"]},
         "log_path": f"{name}/{attempt}.log",
         "stdin": bool(container.get("stdin")),
         "stdin_once": bool(container.get("stdinOnce")),

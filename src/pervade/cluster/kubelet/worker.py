@@ -171,7 +171,8 @@ class PodWorker:
             name=one.metadata.name,
             attempt=one.metadata.attempt,
             state=full.state,
-            image=self._spec_of(one.metadata.name).get("image", full.image.image),
+            image=one.annotations.get(configs.IMAGE)
+            or self._spec_of(one.metadata.name).get("image", full.image.image),
             image_id=full.image_ref,
             created=full.created_at,
             started=full.started_at,
@@ -316,8 +317,15 @@ class PodWorker:
             return self._last(name) is not None
         if last is not None and last.state == RUNNING:
             self._seen.waiting.pop(name, None)
-            self._watch(spec, last)
-            return True
+            if last.image == spec["image"]:
+                self._watch(spec, last)
+                return True
+            # The one thing of a running container that a user may change; whatever its restart policy.
+            self._unwatch(name)
+            await self._stop_container(last, spec, self._grace(), "definition changed, will be restarted")
+            await self._observe()
+            await self._start(spec, folders, attempt=last.attempt + 1)
+            return self._here(self._last(name))
         if last is not None and last.state == EXITED:
             self._unwatch(name)
             lost = not self._here(last)
@@ -597,13 +605,10 @@ class PodWorker:
                     self.wake.set()
                     return
                 elif kind != "readinessProbe" and not verdict:
-                    self._event(
-                        "Normal",
-                        "Killing",
-                        f"Container {name} failed {word.lower()} probe, will be restarted",
-                    )
-                    grace = probe.get("terminationGracePeriodSeconds")
-                    await self._stop_container(last, spec, self._grace() if grace is None else int(grace))
+                    held = probe.get("terminationGracePeriodSeconds")
+                    grace = self._grace() if held is None else int(held)
+                    why = f"failed {word.lower()} probe, will be restarted"
+                    await self._stop_container(last, spec, grace, why)
                     self.wake.set()
                     return
             # Until the first success a readiness probe is tried every second, so that Ready follows start closely.
@@ -756,10 +761,11 @@ class PodWorker:
             for one in (c for c in running if c.name == name):
                 await self._stop_container(one, self._spec_of(name), left)
 
-    async def _stop_container(self, one: Container, spec: JSON, grace: int) -> None:
-        """preStop hook within the grace period, then SIGTERM, then SIGKILL."""
+    async def _stop_container(self, one: Container, spec: JSON, grace: int, why: str = "") -> None:
+        """preStop hook within the grace period, then SIGTERM, then SIGKILL; `why` is for the event."""
         begin = time.monotonic()
-        self._event("Normal", "Killing", f"Stopping container {one.name}")
+        text = f"Container {one.name} {why}" if why else f"Stopping container {one.name}"
+        self._event("Normal", "Killing", text)
         hook = (spec.get("lifecycle") or {}).get("preStop")
         if hook and grace > 0 and one.id not in self._hooked:
             self._hooked.add(one.id)
