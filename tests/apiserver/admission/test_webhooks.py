@@ -322,6 +322,30 @@ async def test_a_service_without_a_way_to_it_fails_closed(call: Any, hook: Hook)
     assert answer.status == 500 and "has no port 443" in answer.body["message"]
 
 
+async def test_a_stream_begins_only_when_webhooks_agree(apiserver: Any, hook: Hook) -> None:
+    async def stream(_http: Any, _request: Any, _obj: JSON) -> web.Response:
+        return web.Response(text="streamed")
+
+    apiserver.parts.server.connect[("/pods", "exec")] = stream
+    pods = "/api/v1/namespaces/default/pods"
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    assert (await apiserver.call("POST", pods, pod)).status == 201
+    rule = {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}
+    await register(apiserver.call, hook, rules=[rule], objectSelector={})
+    path = f"{pods}/p/exec?command=ls&command=-l&stdin=true&container=c"
+    assert (await apiserver.call("POST", path)).body == "streamed"
+    asked = hook.asked[0]
+    assert asked["object"] == {
+        "kind": "PodExecOptions", "apiVersion": "v1", "stdin": True, "container": "c", "command": ["ls", "-l"]
+    }  # fmt: skip
+    assert (asked["operation"], asked["name"], asked["subResource"]) == ("CONNECT", "p", "exec")
+    assert (asked["kind"]["kind"], asked["resource"]["resource"]) == ("PodExecOptions", "pods")
+    hook.response = {"allowed": False, "status": {"message": "no shells here"}}
+    answer = await apiserver.call("POST", path)
+    assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
+    assert "denied the request: no shells here" in answer.body["message"]
+
+
 async def test_webhooks_never_judge_webhook_configurations(call: Any, hook: Hook) -> None:
     hook.response = {"allowed": False}
     everything = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}

@@ -93,7 +93,7 @@ def _selected(selector: JSON | None, obj: JSON | None) -> bool:
         return True
     if obj is None:
         return False
-    return bool(selectors.labels(selector_text(selector))(obj["metadata"].get("labels")))
+    return bool(selectors.labels(selector_text(selector))((obj.get("metadata") or {}).get("labels")))
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,6 +122,9 @@ def review_of(request: Request, operation: str, obj: JSON | None, old: JSON | No
     kind, info, user = request.kind, request.info, request.user
     name = ((obj or old or {}).get("metadata") or {}).get("name") or info.name
     what = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+    if operation == "CONNECT" and obj is not None:
+        # The object is the options of the stream, and so is the kind.
+        what = {"group": "", "version": "v1", "kind": obj["kind"]}
     where = {"group": kind.group, "version": kind.version, "resource": kind.plural}
     asked: JSON = {
         "uid": uid,
@@ -140,7 +143,7 @@ def review_of(request: Request, operation: str, obj: JSON | None, old: JSON | No
         "object": obj,
         "oldObject": old,
         "dryRun": request.dry_run,
-        "options": _options(request, operation),
+        "options": None if operation == "CONNECT" else _options(request, operation),
     }
     if info.namespace:
         asked["namespace"] = info.namespace

@@ -112,7 +112,9 @@ class Webhooks:
     ) -> JSON | None:
         """An answer that allows; None when the webhook need not or could not be asked and may be ignored."""
         uid = str(uuid.uuid4())
-        typed = {"apiVersion": request.kind.api_version, "kind": request.kind.kind}
+        # A stream is asked about by its options, which say their own kind.
+        kind = request.kind
+        typed = {"apiVersion": kind.api_version, "kind": kind.kind} if operation != "CONNECT" else {}
         review = hooks.review_of(request, operation, obj and {**obj, **typed}, old and {**old, **typed}, uid)
         try:
             if not hooks.condition(hook, review):

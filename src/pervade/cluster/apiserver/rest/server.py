@@ -21,6 +21,7 @@ from pervade.cluster.apiserver.kinds.kind import JSON
 from pervade.cluster.apiserver.rest import (
     answer,
     codec,
+    connecting,
     delete,
     info,
     negotiate,
@@ -268,6 +269,9 @@ class Server:
             if stream is None:
                 text = f"{said.subresource} is not served by this server"
                 raise StatusError(501, text, reason="NotImplemented")
+            if api.admission and connecting.judged(said.subresource):
+                asked = connecting.options(kind, said.subresource, http.query)
+                await api.admission.validate(request, "CONNECT", asked, None)
             return await stream(http, request, present.decoded(entry.value, kind))
         form = answer.asked(http)
         review = api.reviews.get(f"{kind.plural}/{said.subresource}")
