@@ -13,6 +13,7 @@ from pervade.kube.resources import (
     DEPLOYMENTS,
     EVENTS,
     JOBS,
+    NAMESPACES,
     NODES,
     PODS,
     REPLICA_SETS,
@@ -429,3 +430,32 @@ async def test_controllers_that_start_again_make_nothing_twice_and_see_what_they
     kept = {p["metadata"]["uid"] for n, p in before.items() if n != gone and not n.startswith("left")}
     assert kept < {p["metadata"]["uid"] for p in after.values()}
     assert len(after) == len(kept) + 1
+
+
+async def test_a_pod_of_another_namespace_is_nobodys_replica(world: Any) -> None:
+    """Whoever may create pods in one namespace must not take a replica from another."""
+    made = await world.client.create(REPLICA_SETS, workload("web", replicas=0))
+    await world.client.create(NAMESPACES, {"metadata": {"name": "other"}})
+    ref = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": "web",
+        "uid": made["metadata"]["uid"],
+        "controller": True,
+    }
+    labels = {"app": "web", "plays": "stay"}
+    meta = {
+        "name": "false",
+        "namespace": "other",
+        "labels": labels,
+        "ownerReferences": [ref],
+        "finalizers": ["example.com/kept"],
+    }
+    await world.client.create(
+        PODS, {"metadata": meta, "spec": {"containers": [{"name": "c", "image": "one"}]}}
+    )
+    await change(world, REPLICA_SETS, "web", {"spec": {"replicas": 1}})
+    await world.seen(REPLICA_SETS, counts("web", availableReplicas=1, observedGeneration=2))
+    assert len((await world.client.list(PODS, "default"))[0]) == 1
+    # The reference leads nowhere, so the pod is garbage.
+    await world.seen(PODS, lambda held: held["false"]["metadata"].get("deletionTimestamp"), "other")

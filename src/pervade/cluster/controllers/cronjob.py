@@ -69,7 +69,7 @@ class CronJobs:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.queue = WorkQueue("cronjob", self.sync, workers=2)
-        self.crons, self.jobs = hub.watch(CRON_JOBS), hub.watch(JOBS)
+        self.crons, self.jobs = hub.watch(CRON_JOBS), hub.owned(JOBS)
         self.crons.on_change(lambda _k, old, new: self.queue.add(ob.key_of(new or old)))
         self.jobs.on_change(self._job)
 
@@ -83,7 +83,7 @@ class CronJobs:
         owner = self.crons.get(*key)
         if owner is None or ob.terminating(owner):
             return None
-        mine = [j for j in self.jobs.items() if ob.owned_by(j, owner["metadata"]["uid"])]
+        mine: list[JSON] = self.jobs.by_index("controller", ob.identity(owner))
         for job in superfluous(owner, mine):
             await self._delete(owner, job)
         live = [j for j in mine if not ended(j) and not ob.terminating(j)]

@@ -147,7 +147,7 @@ class Deployments:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.deployments, self.sets = hub.watch(DEPLOYMENTS), hub.watch(REPLICA_SETS)
+        self.deployments, self.sets = hub.watch(DEPLOYMENTS), hub.owned(REPLICA_SETS)
         self.queue = WorkQueue("deployment", self.sync)
         self.deployments.on_change(lambda _k, old, new: self.queue.add(ob.key_of(new or old)))
         self.sets.on_change(self._set)
@@ -162,11 +162,7 @@ class Deployments:
         deployment = self.deployments.get(*key)
         if deployment is None or ob.terminating(deployment):
             return None
-        mine = [
-            r
-            for r in self.sets.items()
-            if r["metadata"]["namespace"] == key[0] and ob.owned_by(r, deployment["metadata"]["uid"])
-        ]
+        mine: list[JSON] = self.sets.by_index("controller", ob.identity(deployment))
         new = next(
             (
                 r

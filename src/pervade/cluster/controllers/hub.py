@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from pervade.cluster.controllers.objects import JSON, now
+from pervade.cluster.controllers.objects import JSON, controllers_of, now
 from pervade.cluster.plan import Plan
 from pervade.kube.client import Client
 from pervade.kube.errors import ApiError
@@ -24,6 +24,7 @@ class Hub:
     def __init__(self, client: Client, plan: Plan) -> None:
         self.client, self.plan = client, plan
         self._reflectors: dict[Resource, Reflector] = {}
+        self._by_owner: set[Resource] = set()
         self._events: set[asyncio.Task[None]] = set()
 
     def watch(self, res: Resource) -> Reflector:
@@ -31,6 +32,14 @@ class Hub:
         if res not in self._reflectors:
             self._reflectors[res] = Reflector(self.client, res)
         return self._reflectors[res]
+
+    def owned(self, res: Resource) -> Reflector:
+        """The reflector of `res` with an index "controller" by the controlling owner (`objects.identity`)."""
+        held = self.watch(res)
+        if res not in self._by_owner:
+            self._by_owner.add(res)
+            held.add_index("controller", controllers_of)
+        return held
 
     def watched(self, res: Resource) -> bool:
         """Whether a controller asked for this kind before the start."""

@@ -39,6 +39,20 @@ def owned_by(obj: JSON, uid: str) -> bool:
     return ref is not None and ref["uid"] == uid
 
 
+def controllers_of(obj: JSON) -> list[tuple[str, str]]:
+    """For an index: namespace and uid of what controls an object.
+
+    A reference out of another namespace names nobody: one tenant's objects are not counted as another's.
+    """
+    ref = owner(obj)
+    return [(obj["metadata"].get("namespace", ""), ref["uid"])] if ref is not None else []
+
+
+def identity(obj: JSON) -> tuple[str, str]:
+    """The key of an object's dependents in that index."""
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["uid"]
+
+
 def reference(obj: JSON, api_version: str, kind: str) -> JSON:
     """An owner reference that makes `obj` the controller."""
     meta = obj["metadata"]

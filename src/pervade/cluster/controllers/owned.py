@@ -26,8 +26,7 @@ class OwnedPods:
 
     def __init__(self, hub: Hub, res: Resource, queue: WorkQueue, component: str) -> None:
         self.hub, self.res, self.queue, self.component = hub, res, queue, component
-        self.pods: Reflector = hub.watch(PODS)
-        self._owners: dict[str, set[tuple[str, str]]] = {}
+        self.pods: Reflector = hub.owned(PODS)
         self._strays: dict[str, set[tuple[str, str]]] = {}
         """Pods that nobody controls, by namespace."""
         self._made: dict[Hashable, dict[str, float]] = {}
@@ -42,13 +41,6 @@ class OwnedPods:
                 self._stray(pod, there)
             if ref is None or ref["kind"] != self.res.kind:
                 continue
-            held = self._owners.setdefault(ref["uid"], set())
-            if there:
-                held.add(ob.key_of(pod))
-            else:
-                held.discard(ob.key_of(pod))
-            if not held:
-                del self._owners[ref["uid"]]
             key = (pod["metadata"]["namespace"], ref["name"])
             if there:
                 self._made.get(key, {}).pop(pod["metadata"]["name"], None)
@@ -110,8 +102,7 @@ class OwnedPods:
 
     def of(self, owner: JSON) -> list[JSON]:
         """Every pod of an owner, ended and terminating ones too; O(its pods)."""
-        found = [self.pods.get(*key) for key in self._owners.get(owner["metadata"]["uid"], ())]
-        return [p for p in found if p is not None]
+        return self.pods.by_index("controller", ob.identity(owner))
 
     def settled(self, owner: JSON) -> bool:
         """Whether the reflector shows all that was made for the owner."""

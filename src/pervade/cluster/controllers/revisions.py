@@ -22,14 +22,11 @@ class Revisions:
 
     def __init__(self, hub: Hub, api_version: str, kind: str) -> None:
         self.hub, self.api_version, self.kind = hub, api_version, kind
-        self.held: Reflector = hub.watch(CONTROLLER_REVISIONS)
+        self.held: Reflector = hub.owned(CONTROLLER_REVISIONS)
 
     def of(self, owner: JSON) -> list[JSON]:
         """Oldest first."""
-        uid, namespace = owner["metadata"]["uid"], owner["metadata"]["namespace"]
-        mine = [
-            r for r in self.held.items() if r["metadata"]["namespace"] == namespace and ob.owned_by(r, uid)
-        ]
+        mine = self.held.by_index("controller", ob.identity(owner))
         return sorted(mine, key=lambda r: int(r.get("revision") or 0))
 
     async def current(self, owner: JSON) -> JSON:
