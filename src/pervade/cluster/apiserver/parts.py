@@ -22,7 +22,7 @@ from pervade.cluster.apiserver.auth import default_roles
 from pervade.cluster.apiserver.auth.authenticate import Authenticator
 from pervade.cluster.apiserver.auth.escalation import Escalation
 from pervade.cluster.apiserver.auth.rbac import Authorizer
-from pervade.cluster.apiserver.auth.reviews import Reviews
+from pervade.cluster.apiserver.auth.reviews import AccessReviews, Reviews
 from pervade.cluster.apiserver.auth.tokens import Tokens
 from pervade.cluster.apiserver.fields.apply import applier, tracker
 from pervade.cluster.apiserver.kinds.addresses import Addresses
@@ -181,6 +181,7 @@ def assemble(settings: Settings) -> Parts:
 def _open(api: Api, plain: Plain, metrics: Metrics) -> Server:
     """The development mode: no credentials, everything allowed."""
     api.admission = Webhooks(api.state, None, typed.fields)
+    api.reviews = AccessReviews(Authorizer(api.state)).table()
     return Server(
         api,
         plain,

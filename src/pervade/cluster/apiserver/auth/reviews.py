@@ -23,35 +23,20 @@ _LEAST, _MOST, _DEFAULT = 600, 1 << 32, 3600
 _TOKENS_API = "authentication.k8s.io/v1"
 
 
-class Reviews:
-    """Answers by name of the resource, as `Api.reviews` wants them."""
+class AccessReviews:
+    """Who am I, may they do that: answers by name of the resource, as `Api.reviews` wants them."""
 
-    def __init__(self, state: State, tokens: Tokens, authorizer: Authorizer) -> None:
-        self.state, self.tokens, self.authorizer = state, tokens, authorizer
+    def __init__(self, authorizer: Authorizer) -> None:
+        self.authorizer = authorizer
 
     def table(self) -> dict[str, Any]:
         return {
-            "tokenreviews": self.token_review,
             "selfsubjectreviews": self.self_review,
             "subjectaccessreviews": self.access_review,
             "localsubjectaccessreviews": self.access_review,
             "selfsubjectaccessreviews": self.self_access_review,
             "selfsubjectrulesreviews": self.rules_review,
-            "serviceaccounts/token": self.token,
         }
-
-    async def token_review(self, request: Request, obj: JSON) -> JSON:
-        obj = typed(request.kind, obj)
-        spec = _spec(obj)
-        token, audiences = _string(spec, "token"), _strings(spec, "audiences")
-        if not token:
-            raise StatusError(422, "TokenReview is invalid: spec.token: Required value")
-        try:
-            user, good = self.tokens.check(token, audiences or None)
-        except TokenError as error:
-            said = f"invalid bearer token: {error}"
-            return {**obj, "status": {"authenticated": False, "user": {}, "error": said}}
-        return {**obj, "status": {"authenticated": True, "user": user.info(), "audiences": good}}
 
     async def self_review(self, request: Request, obj: JSON) -> JSON:
         return {**typed(request.kind, obj), "status": {"userInfo": _info(request.user)}}
@@ -95,6 +80,33 @@ class Reviews:
             ],
         }
         return {**obj, "status": found}
+
+
+class Reviews(AccessReviews):
+    """Those, and what needs the keys of tokens."""
+
+    def __init__(self, state: State, tokens: Tokens, authorizer: Authorizer) -> None:
+        super().__init__(authorizer)
+        self.state, self.tokens = state, tokens
+
+    def table(self) -> dict[str, Any]:
+        return super().table() | {
+            "tokenreviews": self.token_review,
+            "serviceaccounts/token": self.token,
+        }
+
+    async def token_review(self, request: Request, obj: JSON) -> JSON:
+        obj = typed(request.kind, obj)
+        spec = _spec(obj)
+        token, audiences = _string(spec, "token"), _strings(spec, "audiences")
+        if not token:
+            raise StatusError(422, "TokenReview is invalid: spec.token: Required value")
+        try:
+            user, good = self.tokens.check(token, audiences or None)
+        except TokenError as error:
+            said = f"invalid bearer token: {error}"
+            return {**obj, "status": {"authenticated": False, "user": {}, "error": said}}
+        return {**obj, "status": {"authenticated": True, "user": user.info(), "audiences": good}}
 
     async def token(self, request: Request, obj: JSON) -> JSON:
         """TokenRequest of `serviceaccounts/NAME/token`."""

@@ -111,7 +111,16 @@ CORE = (
             "type",
         ),
     ),
-    Kind("", "v1", "persistentvolumes", "PersistentVolume", False, short=("pv",), status=True),
+    Kind(
+        "",
+        "v1",
+        "persistentvolumes",
+        "PersistentVolume",
+        False,
+        short=("pv",),
+        status=True,
+        strategy=st.VOLUME,
+    ),
     Kind(
         "",
         "v1",
@@ -212,7 +221,7 @@ OTHERS = (
         generation=True,
         strategy=st.CRON_JOB,
     ),
-    Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", strategy=st.ENDPOINT_SLICE),
     Kind("coordination.k8s.io", "v1", "leases", "Lease"),
     Kind(
         "policy",

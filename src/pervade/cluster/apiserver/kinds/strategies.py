@@ -424,6 +424,13 @@ def _secret_validate(new: JSON, old: JSON | None) -> list[Cause]:
     return causes
 
 
+def _slice_default(new: JSON) -> None:
+    for port in new.get("ports") or ():
+        port.setdefault("name", "")
+        port.setdefault("protocol", "TCP")
+
+
+ENDPOINT_SLICE = Strategy(default=_slice_default)
 SECRET = Strategy(default=_secret_default, validate=_secret_validate)
 
 
@@ -488,4 +495,20 @@ _NOBODY = {
     "ValidatingAdmissionPolicy": "stored, but not evaluated by this cluster",
     "ValidatingAdmissionPolicyBinding": "stored, but not evaluated by this cluster",
 }
-UNSERVED = Strategy(warn=lambda new: [f"{new['kind']}: {_NOBODY[new['kind']]}"])
+
+
+def _stored_default(new: JSON) -> None:
+    """Fields that every client may rely on, in kinds no controller here serves."""
+    spec = new.get("spec") or {}
+    if new["kind"] == "HorizontalPodAutoscaler":
+        new["spec"] = {"minReplicas": 1} | spec
+    elif new["kind"] == "PersistentVolumeClaim":
+        new["spec"] = {"volumeMode": "Filesystem"} | spec
+        new["status"] = {"phase": "Pending"} | (new.get("status") or {})
+    elif new["kind"] == "PersistentVolume":
+        new["spec"] = {"volumeMode": "Filesystem", "persistentVolumeReclaimPolicy": "Retain"} | spec
+        new["status"] = {"phase": "Pending"} | (new.get("status") or {})
+
+
+VOLUME = Strategy(default=_stored_default)
+UNSERVED = Strategy(default=_stored_default, warn=lambda new: [f"{new['kind']}: {_NOBODY[new['kind']]}"])

@@ -105,7 +105,7 @@ def _list(node: Node, before: list[Any], change: list[Any], order: Any, path: st
     items = node.items or ANY
     if items.kind not in ("object", "any") or (items.kind == "any" and not node.merge_key):
         merged = [*before, *(v for i, v in enumerate(change) if v not in before and v not in change[:i])]
-        return _sorted(node, merged, before, order, path)
+        return _sorted(node, merged, before, change if order is None else order, path)
     key = node.merge_key
     if any(not isinstance(c, dict) for c in change):
         raise PatchError(f"items of {path} must be objects")
@@ -125,13 +125,11 @@ def _list(node: Node, before: list[Any], change: list[Any], order: Any, path: st
             merged.append(_object(items, {}, one, path))
         else:
             merged[place] = _object(items, merged[place], one, path)
-    return _sorted(node, merged, before, order, path)
+    return _sorted(node, merged, before, change if order is None else order, path)
 
 
 def _sorted(node: Node, merged: list[Any], before: list[Any], order: Any, path: str) -> list[Any]:
     """`merged` in the patch's order; what only the server has stays where it was between its neighbours."""
-    if order is None:
-        return merged
     if not isinstance(order, list):
         raise PatchError(f"{_ORDER} of {path} must be a list")
     key = node.merge_key

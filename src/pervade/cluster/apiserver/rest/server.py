@@ -232,6 +232,8 @@ class Server:
                 return answer.listed(request, form, await read.page(api, request))
             case "get":
                 return answer.single(request, form, read.get(api, request))
+            case "create" if kind.review and kind.plural not in api.reviews:
+                raise StatusError(405, f"{kind.plural} need keys, which this server runs without")
             case "create" if kind.review:
                 made = await api.reviews[kind.plural](request, _object(request))
                 return answer.body(made, form, code=201)
