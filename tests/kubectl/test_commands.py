@@ -23,6 +23,7 @@ def client(
     return Client(request.param, room_cluster.config, tmp_path_factory.mktemp(request.param), commands.FILES)
 
 
+@pytest.mark.timeout(1200)
 def test_the_table(client: Client) -> None:
     wrong = failures(client, commands.ROWS)
     assert not wrong, f"{len(wrong)} of {len(commands.ROWS)} rows:\n" + "\n".join(wrong)
