@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -42,6 +43,8 @@ class Guarded:
         self.folder, self.pki, self.log = folder, folder / "pki", folder / "apiserver.log"
         ensure_pki(self.pki, api_addresses=[], nodes=NODES, cluster_domain="cluster.local")
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._connections: dict[str, http.client.HTTPSConnection] = {}
+        self._lock = threading.Lock()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", __name__, folder, str(silent_seconds), str(kubelet_port)],
@@ -58,6 +61,8 @@ class Guarded:
     def stop(self) -> None:
         """End the process; its log stays."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        for connection in self._connections.values():
+            connection.close()
         self.process.stdin.close()
         self.process.wait(_STARTS_WITHIN)
         self.process.stdout.close()
@@ -80,23 +85,42 @@ class Guarded:
     def call(
         self, who: str, method: str, path: str, body: Any = None, *, content_type: str = "", **headers: str
     ) -> Answer:
-        """One request on a connection of its own; `body` is encoded unless it is bytes, `_` in headers is `-`."""
+        """One request; `body` is encoded unless it is bytes, `_` in header names is `-`. Connections are kept."""
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if data is not None:
             sent["Content-Type"] = content_type or "application/json"
         if " " in who:
             sent["Authorization"] = who
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=60, context=self.context(who)
-        )
-        try:
-            connection.request(method, path, data, sent)
-            response = connection.getresponse()
-            raw = response.read()
-            found = {k.lower(): v for k, v in response.getheaders()}
-        finally:
-            connection.close()
+        name = "" if " " in who else who
+        with self._lock:
+            if name not in self._connections:
+                self._connections[name] = http.client.HTTPSConnection(
+                    "127.0.0.1", self.port, timeout=60, context=self.context(name)
+                )
+            connection = self._connections[name]
+            kept = connection.sock is not None
+            try:
+                return self._asked(connection, method, path, data, sent)
+            except (ConnectionError, http.client.BadStatusLine):
+                connection.close()
+                if not kept:
+                    raise
+                # The server closed a connection that was idle for long.
+                return self._asked(connection, method, path, data, sent)
+
+    def _asked(
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        data: bytes | None,
+        sent: dict[str, str],
+    ) -> Answer:
+        connection.request(method, path, data, sent)
+        response = connection.getresponse()
+        raw = response.read()
+        found = {k.lower(): v for k, v in response.getheaders()}
         is_json = "json" in found.get("content-type", "") and raw
         return Answer(response.status, found, msgspec.json.decode(raw) if is_json else raw.decode())
 

@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pervade.testing.guarded import Guarded
 
@@ -37,7 +38,8 @@ class Home:
         }
         self.pod = self.admin("POST", f"{self.path}/pods", {"metadata": {"name": "web"}, "spec": spec})
         self.node = self.admin("GET", "/api/v1/nodes/node-1")
-        self.key = (server.pki / "sa.key").read_bytes()
+        # Read once: each reading checks the key's primes.
+        self.key: Any = load_pem_private_key((server.pki / "sa.key").read_bytes(), None)
 
     def admin(self, method: str, path: str, body: Any = None) -> JSON:
         done = self.server.call("admin", method, path, body)

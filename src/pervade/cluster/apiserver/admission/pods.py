@@ -1,4 +1,4 @@
-"""Pods as they are admitted: service account and its token volume, priority, tolerations. Pure but for `account_of`."""
+"""Pods as they are admitted: service account and its token volume, priority, tolerations. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pervade.cluster.apiserver.kinds.kind import JSON
 MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-_SYSTEM = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
 
 def inject_account(pod: JSON, account: JSON) -> None:
@@ -58,19 +57,29 @@ def tolerate(pod: JSON) -> None:
 
 
 def prioritize(pod: JSON, classes: dict[str, JSON]) -> str:
-    """Set `priority` from the class; the reason for refusal, "" when there is none."""
+    """Set `priority` and `preemptionPolicy` from the class; the reason for refusal, "" when there is none.
+
+    A pod that brings other values than its class has is refused, so that nobody takes a rank the
+    administrator did not define.
+    """
     spec = pod["spec"]
     name = spec.get("priorityClassName")
     if not name:
         default = next((c for c in classes.values() if c.get("globalDefault")), None)
-        if default is None:
-            spec.setdefault("priority", 0)
-            spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-            return ""
-        name = spec["priorityClassName"] = default["metadata"]["name"]
-    found = classes.get(name)
-    if found is None:
+        if default is not None:
+            name = spec["priorityClassName"] = default["metadata"]["name"]
+    found = classes.get(name, {}) if name else {}
+    if name and not found:
         return f"no PriorityClass with name {name} was found"
-    spec["priority"] = found.get("value", 0)
-    spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"))
+    wanted = {
+        "priority": found.get("value", 0),
+        "preemptionPolicy": found.get("preemptionPolicy") or "PreemptLowerPriority",
+    }
+    for field, value in wanted.items():
+        if spec.get(field) not in (None, value):
+            return (
+                f"the value of {field} ({spec[field]}) must not be provided in pod spec;"
+                f" priority admission controller computed {value} from the given PriorityClass name"
+            )
+    spec.update(wanted)
     return ""
