@@ -167,3 +167,25 @@ def test_a_kubelet_at_rest_costs_little(pods: Any) -> None:
         line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
     )
     assert int(size.split()[1]) < 65_000
+
+
+def test_a_container_restarts_while_the_api_hangs(pods: Any) -> None:
+    pods.apply("ConfigMap", "known", data={"a": "1"})
+    script = "while [ ! -e /d/crash ]; do sleep 0.1; done; rm /d/crash; exit 1"
+    pods.run(
+        "hangs",
+        {"name": "c", "command": ["sh", "-c", script], "envFrom": [{"configMapRef": {"name": "known"}}],
+         "volumeMounts": [{"name": "d", "mountPath": "/d"}, {"name": "k", "mountPath": "/k"}]},
+        volumes=[{"name": "d", "emptyDir": {}}, {"name": "k", "configMap": {"name": "known"}}],
+    )  # fmt: skip
+    pods.ready("hangs")
+    folder = pods.cluster.state / "nodes" / "node-1"
+    uid = pods.get("hangs")["metadata"]["uid"]
+    api = pods.cluster.pid("apiserver")
+    os.kill(api, signal.SIGSTOP)
+    try:
+        (folder / "kubelet" / "pods" / uid / "volumes" / "emptyDir" / "d" / "crash").touch()
+        until((folder / "log" / "pods" / f"default_hangs_{uid}" / "c" / "1.log").exists, 10)
+    finally:
+        os.kill(api, signal.SIGCONT)
+    until(lambda: pods.container("hangs", "c").get("restartCount") == 1, 40)

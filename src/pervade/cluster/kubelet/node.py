@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 JSON = dict[str, Any]
 _KINDS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
 _STARTS = 4
+_PATIENCE = 2.0
 
 
 class Node:
@@ -103,7 +104,8 @@ class Node:
         """What an ended container left to say: its file, or by policy the end of its log."""
         path = self.kubelet_folder / "pods" / uid / "containers" / container / str(full.metadata.attempt)
         try:
-            said = path.read_text(errors="replace")[:4096]
+            with path.open("rb") as file:  # of any size: the container writes it
+                said = file.read(4096).decode(errors="replace")
         except OSError:
             said = ""
         if said or spec.get("terminationMessagePolicy") != "FallbackToLogsOnError" or full.exit_code == 0:
@@ -126,8 +128,10 @@ class Node:
         if held and held[0] >= since and held[1] is not None:
             return held[1]
         try:
-            found: JSON | None = await self.client.get(_KINDS[kind], name, namespace)
-        except (ClientError, OSError):
+            # An API that hangs must not keep a container from its restart when we know enough.
+            async with asyncio.timeout(_PATIENCE if held and held[1] is not None else None):
+                found: JSON | None = await self.client.get(_KINDS[kind], name, namespace)
+        except (ClientError, OSError, TimeoutError):
             if held is None or held[1] is None:
                 raise
             return held[1]

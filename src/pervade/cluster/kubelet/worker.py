@@ -377,6 +377,7 @@ class PodWorker:
             env = await node.variables(self.pod, spec, self._seen.addresses)
             mounts = self._mounts(spec, folders, env)
             node.check_user(spec, self.pod, image)
+            target = self._target(spec)
         except VolumeError as error:
             self._seen.waiting[name] = Waiting("CreateContainerConfigError", str(error))
             self._event("Warning", "Failed", f"Error: failed to prepare subPath: {error}")
@@ -398,10 +399,6 @@ class PodWorker:
         mounts.append(
             {"container_path": message_path, "host_path": node.termination_file(self.uid, name, attempt)}
         )
-        target = None
-        if spec.get("targetContainerName"):
-            found = self._last(spec["targetContainerName"])
-            target = found.id if found else None
         config = configs.container_config(
             spec,
             self.pod,
@@ -457,6 +454,16 @@ class PodWorker:
                 return
         if last is not None and last.state == RUNNING:
             self._watch(spec, last)
+
+    def _target(self, spec: JSON) -> str | None:
+        """The container whose processes an ephemeral container is to see; environment.Missing when it does not run."""
+        name = spec.get("targetContainerName")
+        if not name:
+            return None
+        found = self._last(name)
+        if found is None or found.state != RUNNING:
+            raise environment.Missing(f'target container "{name}" does not run')
+        return found.id
 
     def _mounts(self, spec: JSON, folders: dict[str, str], env: dict[str, str]) -> list[JSON]:
         """The container's mounts, with each subPath bound. Raises VolumeError, environment.Missing."""
