@@ -123,7 +123,10 @@ def test_pods(home: Home) -> None:
         assert home.status(ONE, "GET", f"{pods}/web/{part}") == 403, part
     assert home.status(ONE, "POST", f"{pods}/far/eviction", {"metadata": {"name": "far"}}) == 403
     assert home.status(ONE, "DELETE", f"{pods}/far") == 403 and home.status(ONE, "DELETE", pods) == 403
-    assert home.status(ONE, "DELETE", f"{pods}/web") == 200
+    assert home.status(ONE, "DELETE", f"{pods}/web?gracePeriodSeconds=0") == 200
+    # What is gone is not found: a kubelet that asks again must not take it for a lost right.
+    assert home.status(ONE, "PATCH", f"{pods}/web/status", running) == 404
+    assert home.status(ONE, "DELETE", f"{pods}/web") == 404 and home.status(ONE, "GET", f"{pods}/web") == 404
 
 
 def test_its_own_node_and_lease(home: Home) -> None:

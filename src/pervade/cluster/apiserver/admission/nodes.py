@@ -34,6 +34,8 @@ def refusal(
         return f"node {node!r} is not allowed to modify the lease {name!r}"
     if table == "/pods" and operation == "CREATE":
         return f"node {node!r} is not allowed to create pods"
+    if table == "/pods" and ((old or {}).get("spec") or {}).get("nodeName") != node:
+        return f"node {node!r} can only change pods with spec.nodeName set to itself"
     if table == "/pods" and subresource == "status" and new is not None and old is not None:
         for field in _POD_STATUS_KEPT:
             if new["metadata"].get(field) != old["metadata"].get(field):

@@ -115,7 +115,8 @@ class Nodes:
         if info.verb not in verbs:
             return f"node {node!r} cannot {info.verb} {what}"
         entry = self.state.latest("/pods", info.namespace, info.name)
-        if entry is not None and _bound(entry, node) is not None:
+        # A pod that is gone is 404, not 403: the kubelet must learn that it has nothing left to report.
+        if entry is None or _bound(entry, node) is not None:
             return None
         return f"no relationship found between node {node!r} and this object"
 
