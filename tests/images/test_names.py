@@ -36,11 +36,11 @@ def test_bookinfo_names_in_any_tag(registry: str, name: str, image: str, tag: st
 @pytest.mark.parametrize(
     ("reference", "image"),
     [
-        ("curlimages/curl", names.PERVADE),
-        ("curlimages/curl:8.16.0", names.PERVADE),
-        ("docker.io/curlimages/curl:latest", names.PERVADE),
-        ("docker.io/governmentpaas/curl-ssl", names.PERVADE),
-        ("governmentpaas/curl-ssl:terraform-14", names.PERVADE),
+        ("curlimages/curl", names.CURL),
+        ("curlimages/curl:8.16.0", names.CURL),
+        ("docker.io/curlimages/curl:latest", names.CURL),
+        ("docker.io/governmentpaas/curl-ssl", names.CURL),
+        ("governmentpaas/curl-ssl:terraform-14", names.CURL),
         ("docker.io/kennethreitz/httpbin", names.sample("httpbin")),
         ("docker.io/mccutchen/go-httpbin:v2.15.0", names.sample("httpbin")),
         ("busybox", names.BUSYBOX),

@@ -89,6 +89,25 @@ def test_samples_start_as_a_user_on_a_read_only_root(
     assert "listening {" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("curl", "--version"), "curl 7"),
+        (("--version",), "curl 7"),
+        (("file:///etc/debian_version",), "12."),
+        (("/bin/sleep", "0"), ""),
+        (("sh", "-c", "echo in a shell"), "in a shell"),
+    ],
+)
+def test_curl_is_started_as_users_start_it(
+    images: dict[str, oci.Image], pervade: Root, arguments: tuple[str, ...], said: str
+) -> None:
+    image = images[names.CURL]
+    subprocess.run(["tar", "-xf", str(image.layers[-1]), "-C", str(pervade.folder)], check=True)
+    done = pervade.run(*image.entrypoint, *arguments)
+    assert (done.returncode, done.stdout[: len(said)]) == (0, said), done.stderr
+
+
 def test_netshoot_has_its_tools(images: dict[str, oci.Image], tmp_path: Path) -> None:
     root = Root(tmp_path / "root", images[names.NETSHOOT])
     wanted = "tcpdump tshark termshark curl dig ss iperf3 ip jq nc nft strace"

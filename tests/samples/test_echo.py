@@ -186,6 +186,14 @@ def test_grpc_unary_stream_and_health(echo: Service) -> None:
         watch.cancel()
 
 
+def test_grpc_carries_more_than_the_windows_in_both_directions(echo: Service) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{echo.ports['grpc']}") as channel:
+        stream = channel.stream_stream("/pervade.echo.v1.Echo/Stream")
+        texts = [str(i) * 50_000 for i in range(10)] * 4
+        # JSON escapes nothing of digits: each report holds its whole text.
+        assert [_report(r)["message"] for r in stream(map(_string, texts), timeout=30)] == texts
+
+
 @pytest.mark.parametrize(
     ("method", "message", "code"),
     [

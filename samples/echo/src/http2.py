@@ -17,11 +17,11 @@ from wish import wish
 
 
 class Stream:
-    """One request: its fields, and the pieces of its body as they come (None = end)."""
+    """One request: its fields, and the pieces of its body as they come, with what they count for (None = end)."""
 
     def __init__(self, number: int, fields: list[tuple[str, str]]) -> None:
         self.number, self.fields = number, fields
-        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.pieces: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue()
 
 
 class Session:
@@ -63,9 +63,10 @@ class Session:
                 stream = Stream(event.stream_id, [(str(n), str(v)) for n, v in event.headers])
                 self.streams[stream.number] = stream, asyncio.create_task(self._answer(stream))
             case DataReceived():
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 if found := self.streams.get(event.stream_id):
-                    found[0].pieces.put_nowait(event.data)
+                    found[0].pieces.put_nowait((event.data, event.flow_controlled_length))
+                else:
+                    self._credit(event.stream_id, event.flow_controlled_length)
             case StreamEnded():
                 if found := self.streams.get(event.stream_id):
                     found[0].pieces.put_nowait(None)
@@ -75,6 +76,19 @@ class Session:
             case WindowUpdated():
                 async with self.window:
                     self.window.notify_all()
+
+    def _credit(self, number: int, size: int) -> None:
+        if size:
+            self.h2.acknowledge_received_data(size, number)
+
+    async def _piece(self, stream: Stream) -> bytes | None:
+        """The next piece of a body. Only what was taken opens the peer's window: a slow stream holds little."""
+        found = await stream.pieces.get()
+        if found is None:
+            return None
+        self._credit(stream.number, found[1])
+        await self.flush()
+        return found[0]
 
     async def _answer(self, stream: Stream) -> None:
         headers = merged(stream.fields)
@@ -87,6 +101,9 @@ class Session:
             return  # The peer went away while the answer was made.
         finally:
             self.streams.pop(stream.number, None)
+            while not stream.pieces.empty():
+                if left := stream.pieces.get_nowait():
+                    self._credit(stream.number, left[1])
 
     def _seen(self, headers: dict[str, str]) -> dict[str, Any]:
         plain = {name: value for name, value in headers.items() if not name.startswith(":")}
@@ -99,7 +116,7 @@ class Session:
 
     async def _plain(self, stream: Stream, headers: dict[str, str]) -> None:
         body = Body()
-        while (piece := await stream.pieces.get()) is not None:
+        while (piece := await self._piece(stream)) is not None:
             body.add(piece)
         seen = self._seen(headers)
         try:
@@ -160,7 +177,7 @@ class Session:
     async def _messages(self, stream: Stream, method: str, say: Callable[[str], bytes]) -> None:
         parser = grpc_wire.Parser()
         count = 0
-        while (piece := await stream.pieces.get()) is not None:
+        while (piece := await self._piece(stream)) is not None:
             for message in parser.feed(piece):
                 count += 1
                 if method in grpc_wire.HEALTH:

@@ -9,6 +9,7 @@ from pervade.cluster.references import Rule
 
 PERVADE = "pervade.local/pervade:dev"
 PAUSE = "pervade.local/pause:1"
+CURL = "pervade.local/curl:dev"
 NETSHOOT = "pervade.local/netshoot:dev"
 SAMPLES = "pervade.local/samples"
 BUSYBOX = "docker.io/library/busybox:latest"
@@ -30,8 +31,8 @@ RULES = (
     _bookinfo("reviews", "v1", "reviews-v1"),
     _bookinfo("reviews", "v2", "reviews-v2"),
     _bookinfo("reviews", "v3", "reviews-v3"),
-    Rule("docker.io/curlimages/curl", PERVADE),
-    Rule("docker.io/governmentpaas/curl-ssl", PERVADE),
+    Rule("docker.io/curlimages/curl", CURL),
+    Rule("docker.io/governmentpaas/curl-ssl", CURL),
     Rule("docker.io/kennethreitz/httpbin", sample("httpbin")),
     Rule("docker.io/mccutchen/go-httpbin", sample("httpbin")),
     Rule("ghcr.io/mccutchen/go-httpbin", sample("httpbin")),

@@ -55,6 +55,12 @@ _WITHOUT = frozenset(
         "etc/gshadow-",
     }
 )
+# As users start the published image: `-- curl URL`, `-- -s URL` and `-- URL` all fetch.
+_CURL = b"""#!/bin/sh
+case "$1" in -*) set -- curl "$@" ;; esac
+command -v "$1" >/dev/null || set -- curl "$@"
+exec "$@"
+"""
 _SITE = "opt/venv/lib/python3.11/site-packages"
 _ENV = (
     "PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -134,6 +140,10 @@ class Layers:
         files["etc/passwd"] = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
         files["etc/group"] = b"root:x:0:\nnogroup:x:65534:\n"
         return self.get("busybox", key(oci.digest(program), 2), lambda out: oci.layer(out, files))
+
+    def curl(self) -> Path:
+        files = {"entrypoint.sh": _CURL}
+        return self.get("curl", key(_CURL), lambda out: oci.layer(out, files, executable=files))
 
     def python(self) -> Path:
         wanted = project() / "requirements" / "run.txt"
@@ -231,6 +241,7 @@ def images(layers: Layers) -> list[oci.Image]:
     made = [
         oci.Image((names.PAUSE,), (busybox,), entrypoint=("/bin/busybox", "sh", "-c", waits)),
         oci.Image((names.BUSYBOX,), (busybox,), command=("sh",)),
+        oci.Image((names.CURL,), (base, layers.curl()), entrypoint=("/entrypoint.sh",), command=("curl",)),
         oci.Image((names.PERVADE,), stack, command=("pervade", "--help"), env=_ENV),
         oci.Image(
             (names.NETSHOOT, "docker.io/nicolaka/netshoot:latest"),
