@@ -159,7 +159,8 @@ class Authorizer:
         `create` here since 1.35).
         """
         if info.subresource in _STREAMS and info.resource == "pods" and info.verb == "get":
-            info = msgspec.structs.replace(info, verb="create")
+            why = self.refuse(user, msgspec.structs.replace(info, verb="create"))
+            return why if why is None else f"{why}{'; ' if why else ''}a stream needs the verb create"
         return self.refuse(user, info)
 
     def refuse(self, user: User, info: Info) -> str | None:
