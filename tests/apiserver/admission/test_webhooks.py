@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -344,6 +345,40 @@ async def test_a_stream_begins_only_when_webhooks_agree(apiserver: Any, hook: Ho
     answer = await apiserver.call("POST", path)
     assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
     assert "denied the request: no shells here" in answer.body["message"]
+
+
+async def test_a_service_is_called_at_its_cluster_address_under_its_own_name(
+    apiserver: Any, hook: Hook, tmp_path: Path
+) -> None:
+    """The socket comes from inside the cluster; here it leads to a server on loopback, wherever it is sent."""
+    pem, key = self_signed("hook.default.svc")
+    (tmp_path / "s.crt").write_bytes(pem)
+    (tmp_path / "s.key").write_bytes(key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "s.crt", tmp_path / "s.key")
+    application = web.Application()
+    application.router.add_post("/check", hook.serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    there, sent = runner.addresses[0], []
+
+    class Led(socket.socket):
+        def connect(self, address: Any) -> None:
+            sent.append(address)
+            super().connect(there)
+
+    apiserver.parts.api.admission.sockets = lambda info: Led(info[0], socket.SOCK_STREAM)
+    service = {"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443}]}}
+    made = await apiserver.call("POST", "/api/v1/namespaces/default/services", service)
+    named = {"namespace": "default", "name": "hook", "path": "/check"}
+    bundle = base64.b64encode(pem).decode()
+    await register(apiserver.call, hook, clientConfig={"service": named, "caBundle": bundle})
+    hook.response = {"allowed": False, "status": {"message": "heard"}}
+    answer = await apiserver.call("POST", MAPS, {"metadata": {"name": "a"}})
+    assert answer.body["message"] == 'admission webhook "check.example.com" denied the request: heard'
+    assert sent == [(made.body["spec"]["clusterIP"], 443)]
+    await runner.cleanup()
 
 
 async def test_webhooks_never_judge_webhook_configurations(call: Any, hook: Hook) -> None:

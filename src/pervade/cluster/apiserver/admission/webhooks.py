@@ -71,7 +71,15 @@ class Webhooks:
         if not known:
             return []
         namespace = self._namespace(request)
-        return [h for h in known if hooks.concerns(h, request, operation, obj, old, namespace)]
+        found = []
+        for hook in known:
+            try:
+                if hooks.concerns(hook, request, operation, obj, old, namespace):
+                    found.append(hook)
+            except ValueError as error:
+                # A selector that nobody can read: it may concern the request, so it counts as a failure.
+                self._failed(hook, str(error))
+        return found
 
     async def mutate(
         self, request: Request, operation: str, obj: JSON | None, old: JSON | None

@@ -19,6 +19,7 @@ from pervade.cluster.apiserver.schema import builtin, openapi_v2
 
 _GVK = "x-kubernetes-group-version-kind"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+_SAMPLE = "io.k8s.api.core.v1.ConfigMap"
 _LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 _OPTIONS = ("dryRun", "fieldManager", "fieldValidation", "force", "pretty")
 _VERBS = {"create": ("post", "post"), "update": ("put", "put"), "patch": ("patch", "patch")}
@@ -145,12 +146,16 @@ def _component(kind: Kind, all_: dict[str, JSON], components: dict[str, JSON]) -
         name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
         schema = _plain(dict(kind.custom.schema or {"type": "object"}))
         _collect(_META, all_, components)
+        own = schema.get("properties", {})
+        # Every kind describes these two in the same words.
+        common = all_[_SAMPLE]["properties"]
         fields = {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}"}], "default": {}},
+            f: {"type": "string", "description": common[f]["description"]} for f in ("apiVersion", "kind")
         }
-        schema["properties"] = {**schema.get("properties", {}), **fields}
+        fields |= {f: own[f] for f in fields if own.get(f, {}).get("description")}
+        meta = {"allOf": [{"$ref": f"#/components/schemas/{_META}"}], "default": {}}
+        meta |= {"description": common["metadata"].get("description", "")}
+        schema["properties"] = {**own, **fields, "metadata": meta}
         schema[_GVK] = [{"group": kind.group, "version": kind.version, "kind": kind.kind}]
         components[name] = schema
         return name
