@@ -136,7 +136,8 @@ ROWS = [
     row("get pod nope", r'Error from server \(NotFound\): pods "nope" not found', code=1),
     row("describe deployment web", "^Name: +web$", "NewReplicaSet: +web-", "ScalingReplicaSet"),
     row(
-        "describe pod -l app=web",
+        # The newer client shows the events of several objects only when told to.
+        "describe pod -l app=web --show-events=true",
         "^Node: +node-",
         "^Conditions:",
         "Started container web",
