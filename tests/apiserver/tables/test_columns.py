@@ -10,7 +10,7 @@ import pytest
 from pervade.cluster.apiserver import tables
 from pervade.cluster.apiserver.kinds.builtin import BUILTIN
 from pervade.cluster.apiserver.kinds.kind import JSON, Kind
-from pervade.cluster.apiserver.tables import human
+from pervade.cluster.apiserver.tables import custom, human
 
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 BORN = "2026-03-10T11:54:30Z"
@@ -296,3 +296,28 @@ def test_what_a_row_carries() -> None:
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {"name": "o"},
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "cell"),
+    [("string", ".spec.s", "x"), ("string", ".spec.o", '{"a":[1]}'), ("string", ".spec.l[*].n", '["p","q"]'),
+     ("string", ".spec.none", None), ("integer", ".spec.i", 7), ("integer", ".spec.s", None),
+     ("number", ".spec.f", 1.5), ("boolean", ".spec.b", True), ("boolean", ".spec.i", None), ("integer", ".spec.b", None),
+     ("date", ".metadata.creationTimestamp", "5m30s"), ("date", ".spec.s", "<invalid>"), ("date", ".spec.i", "<invalid>"),
+     ("date", ".spec.day", "36h"), ("date", ".spec.none", None),
+     ("string", '.spec.l[?(@.n=="q")].v', "2")],
+)  # fmt: skip
+def test_columns_of_a_definition(kind: str, path: str, cell: Any) -> None:
+    spec = {
+        "s": "x",
+        "o": {"a": [1]},
+        "l": [{"n": "p", "v": 1}, {"n": "q", "v": 2}],
+        "i": 7,
+        "f": 1.5,
+        "b": True,
+    }
+    obj = {"metadata": {"name": "o", "creationTimestamp": BORN}, "spec": spec | {"day": "2026-03-09"}}
+    made = custom.printer_of(({"name": "C", "type": kind, "jsonPath": path, "priority": 1},))
+    assert [c.name for c in made.columns] == ["Name", "C"]
+    assert made.columns[1].priority == 1
+    assert made.cells(obj, NOW) == ["o", cell]
