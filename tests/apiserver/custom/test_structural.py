@@ -237,6 +237,23 @@ def test_a_rule_that_takes_too_long_refuses_instead_of_hanging() -> None:
     assert "budget exceeded" in cause.message
 
 
+@pytest.mark.parametrize(
+    ("form", "rule", "good", "bad"),
+    [
+        ("date-time", "self > timestamp('2026-01-01T00:00:00Z')", "2026-01-01T00:00:00.5+00:00", "2026-01-01T01:00:00+02:00"),
+        ("date", "self.getFullYear() == 2026", "2026-05-06", "2025-05-06"),
+        ("duration", "self >= duration('1h')", "60m", "59m"),
+        ("byte", "size(self) == 2", "YWI=", "YQ=="),
+    ],
+)  # fmt: skip
+def test_rules_see_times_durations_and_bytes_as_such(form: str, rule: str, good: str, bad: str) -> None:
+    made = of({"type": "string", "format": form, "x-kubernetes-validations": [{"rule": rule}]})
+    assert made.causes({"f": good}, None) == []
+    assert [c.message for c in made.causes({"f": bad}, None)] == [
+        f'Invalid value: "{bad}": failed rule: {rule}'
+    ]
+
+
 def test_names_that_are_no_identifiers_are_escaped_in_rules() -> None:
     made = of({"type": "object", "properties": {"a-b": TEXT, "in": TEXT, "x__y": TEXT}, "x-kubernetes-validations": [
         {"rule": "self.a__dash__b == 'p' && self.__in__ == 'q' && self.x__underscores__y == 'r'"}]})  # fmt: skip
