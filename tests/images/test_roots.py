@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,22 @@ class Root:
         return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
 
 
+class Built(recipes.Layers):
+    """Layers as they are; a test builds no root file system."""
+
+    def get(self, name: str, mark: str, make: Callable[[Path], None]) -> Path:
+        if name in ("base", "netshoot", "python") and not (self.folder / f"{name}-{mark}.tar").exists():
+            pytest.skip(f"the images are older than their recipes ({name}): pervade images build")
+        return super().get(name, mark, make)
+
+
 @pytest.fixture(scope="module")
 def images() -> dict[str, oci.Image]:
     cache = Path(os.environ.get("PERVADE_CACHE", CACHE))
     if store.ready(cache) is None:
         pytest.skip(f"no images in {cache}: pervade images build --cache-dir {cache}")
     return {
-        name: image
-        for image in recipes.images(recipes.Layers(store.folder(cache), print))
-        for name in image.names
+        name: image for image in recipes.images(Built(store.folder(cache), print)) for name in image.names
     }
 
 

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 
 from pervade.base.errors import OperatorError
 from pervade.cli.main import root
+from pervade.cluster import plan as plans
 from pervade.cluster import references
 from pervade.cluster.images import names, oci, recipes, store, transfer
+from pervade.cluster.node import checks
 
 pytestmark = pytest.mark.usefixtures("machine")
 NAME = names.sample("details")
@@ -82,6 +84,15 @@ def test_a_build_is_cached_by_content(content: Content, cache: Path) -> None:
     assert not first.exists() and len(list((store.folder(cache) / "layers").glob("*.tar"))) == 1
     content.text = b"1"
     assert store.manifest(store.build(cache, said.append))[NAME] == digest
+
+
+def test_content_that_goes_and_comes_back(content: Content, cache: Path) -> None:
+    """What an older image left in the folder may be removed at any moment: it is given again."""
+    digests = []
+    for text in (b"1", b"2", b"1", b"2", b"1"):
+        content.text = text
+        digests.append(store.manifest(store.build(cache))[NAME])
+    assert digests[0] == digests[2] == digests[4] != digests[1] == digests[3]
 
 
 def test_the_digest_does_not_depend_on_the_machine_or_the_cache(content: Content, tmp_path: Path) -> None:
@@ -164,6 +175,18 @@ def test_a_node_gets_the_images_and_the_map(content: Content, cache: Path, tmp_p
     blobs = list((state / "root" / "io.containerd.content.v1.content/blobs/sha256").iterdir())
     # Shared, not copied.
     assert blobs and all(blob.stat().st_nlink > 1 for blob in blobs)
+
+
+def test_up_refuses_images_of_an_older_version(content: Content, cache: Path) -> None:
+    built = store.build(cache)
+    plan = plans.make(cache_dir=str(cache))
+    (found,) = checks.images(plan)
+    assert found.level == "error" and names.NETSHOOT in found.seen and NAME not in found.seen
+    assert found.fix == f"pervade images build --cache-dir {cache}"
+    about = json.loads((built / "store.json").read_text())
+    about["images"] |= {rule.image: "sha256:0" for rule in names.RULES}
+    (built / "store.json").write_text(json.dumps(about))
+    assert list(checks.images(plan)) == []
 
 
 def test_the_list_shows_what_really_runs(content: Content, cache: Path, tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def normalised(path: Path, source: Path, *, without: Collection[str] = ()) -> No
             out.addfile(member, tar.extractfile(member) if member.isreg() else None)
 
 
-def archive(path: Path, images: Sequence[Image], *, known: Path | None = None) -> dict[str, str]:
+def archive(path: Path, images: Sequence[Image], *, known: Collection[str] = ()) -> dict[str, str]:
     """Write an archive of `images`, layers shared once; gives name → manifest digest.
 
-    Blobs that the folder `known` holds (named by their digest) are left out: the reader has them.
+    Blobs whose digest (in hex) is in `known` are left out: the reader has them.
     """
     blobs: dict[str, bytes | Path] = {}
     index: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def archive(path: Path, images: Sequence[Image], *, known: Path | None = None) -
         _add(out, "oci-layout", msgspec.json.encode({"imageLayoutVersion": "1.0.0"}))
         _add(out, "index.json", msgspec.json.encode({"schemaVersion": 2, "manifests": index}))
         for name in sorted(blobs):
-            if known is not None and (known / name).exists():
+            if name in known:
                 continue
             _add(out, f"blobs/sha256/{name}", blobs[name])
     return found

@@ -45,6 +45,11 @@ def manifest(store: Path) -> dict[str, str]:
     return found
 
 
+def missing(store: Path) -> list[str]:
+    """Images that the map leads to and a store does not hold: it was built by an older version."""
+    return sorted({rule.image for rule in names.RULES} - manifest(store).keys())
+
+
 def build(cache: Path, say: recipes.Progress = lambda _text: None) -> Path:
     """Build what is missing and prepare the store; gives its folder. A look at the sources when nothing changed.
 
@@ -69,9 +74,9 @@ def _build(cache: Path, say: recipes.Progress) -> Path:
         say("preparing the store")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        _start_from(ready(cache), target, foreign)
+        held = _start_from(ready(cache), target, foreign)
         whole = target / "images.tar"
-        digests = oci.archive(whole, made, known=target / "root" / _BLOBS)
+        digests = oci.archive(whole, made, known=held)
         digests |= _import(target, [whole, *foreign])
         whole.unlink()
         marks = {"images": digests, "imported": [p.name for p in foreign]}
@@ -85,16 +90,42 @@ def _build(cache: Path, say: recipes.Progress) -> Path:
     return target
 
 
-def _start_from(previous: Path | None, target: Path, foreign: list[Path]) -> None:
+def _start_from(previous: Path | None, target: Path, foreign: list[Path]) -> set[str]:
     """Begin `target` with the unpacked images of the present store, so that only new layers cost time.
 
-    Files are shared by hard links: containerd adds and unlinks content, it never writes into what is there.
+    Gives the blobs that are there to stay. Files are shared by hard links: containerd adds and unlinks
+    content, it never writes into what is there.
     """
     if previous is None or json.loads((previous / _MARK).read_text()).get("imported") != [
         p.name for p in foreign
     ]:
-        return
+        return set()
     _link(previous / "root", target / "root")
+    return _held(previous)
+
+
+def _held(store: Path) -> set[str]:
+    """Digests (in hex) of what the images of a store consist of.
+
+    Not all that lies in the folder: what an older image left behind is removed as soon as containerd runs.
+    """
+    found: set[str] = set()
+    waiting = [digest.removeprefix("sha256:") for digest in manifest(store).values()]
+    while waiting:
+        name = waiting.pop()
+        blob = store / "root" / _BLOBS / name
+        if name in found or not blob.exists():
+            continue
+        found.add(name)
+        about = json.loads(blob.read_bytes())
+        waiting += [one["digest"].removeprefix("sha256:") for one in about.get("manifests", ())]
+        for part in (*about.get("layers", ()), about.get("config")):
+            if (
+                part
+                and (store / "root" / _BLOBS / (digest := part["digest"].removeprefix("sha256:"))).exists()
+            ):
+                found.add(digest)
+    return found
 
 
 def _link(source: Path, root: Path) -> None:

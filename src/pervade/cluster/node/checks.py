@@ -102,13 +102,12 @@ def _present(name: str) -> bool:
 def images(plan: Plan) -> Iterator[Finding]:
     from pervade.cluster.images import store
 
-    if store.ready(plan.cache) is None:
-        yield Finding(
-            "images",
-            "error",
-            f"no images in {plan.cache}",
-            f"pervade images build --cache-dir {plan.cache}",
-        )
+    fix = f"pervade images build --cache-dir {plan.cache}"
+    if (found := store.ready(plan.cache)) is None:
+        yield Finding("images", "error", f"no images in {plan.cache}", fix)
+    elif missing := store.missing(found):
+        # Pods with a name that stands for one of them would ask a registry instead.
+        yield Finding("images", "error", f"older than this version, missing: {', '.join(missing)}", fix)
 
 
 def kernel(_plan: Plan) -> Iterator[Finding]:
