@@ -381,6 +381,24 @@ async def test_a_service_is_called_at_its_cluster_address_under_its_own_name(
     await runner.cleanup()
 
 
+async def test_of_two_refusals_the_first_in_order_is_told(call: Any, hook: Hook) -> None:
+    away = hook.url.replace("localhost", "127.0.0.1")
+    both = [
+        configuration(hook, name="a.example.com")["webhooks"][0],
+        # A name the certificate does not carry: this one fails at once, long before the other has answered.
+        configuration(hook, name="b.example.com", clientConfig={"url": away, "caBundle": hook.ca})[
+            "webhooks"
+        ][0],
+    ]
+    hook.pause, hook.response = 0.3, {"allowed": False, "status": {"message": "slow no"}}
+    await call(
+        "POST", f"{BASE}/validatingwebhookconfigurations", {"metadata": {"name": "two"}, "webhooks": both}
+    )
+    answer = await call("POST", MAPS, {"metadata": {"name": "a"}})
+    assert answer.body["message"] == 'admission webhook "a.example.com" denied the request: slow no'
+    assert len(hook.asked) == 1
+
+
 async def test_webhooks_never_judge_webhook_configurations(call: Any, hook: Hook) -> None:
     hook.response = {"allowed": False}
     everything = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}

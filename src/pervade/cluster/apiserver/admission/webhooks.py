@@ -113,7 +113,11 @@ class Webhooks:
     async def validate(self, request: Request, operation: str, obj: JSON | None, old: JSON | None) -> None:
         concerned = self._concerned(VALIDATING, request, operation, obj, old)
         if concerned:
-            await asyncio.gather(*(self._ask(h, request, operation, obj, old) for h in concerned))
+            asked = (self._ask(h, request, operation, obj, old) for h in concerned)
+            # All are waited for, so that the same refusal wins whoever is quickest.
+            for found in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(found, BaseException):
+                    raise found
 
     async def _ask(
         self, hook: Hook, request: Request, operation: str, obj: JSON | None, old: JSON | None
