@@ -14,43 +14,44 @@ import pytest
 
 from pervade.host import processes
 from pervade.testing import snapshot
+from pervade.testing.cluster import STATE
 
 pytestmark = pytest.mark.live
 
 
 def test_up_and_down_leave_the_machine_as_it_was(cluster_of: Callable[[int], Any]) -> None:
     cluster = cluster_of(180)
-    before = snapshot.take()
+    before = snapshot.take(of=cluster.name)
     cluster.up()
     cluster.kubectl("run", "held", "--image=busybox", "--", "sleep", "3600")
     cluster.kubectl("wait", "--for=condition=Ready", "pod/held", "--timeout=60s", timeout=90)
-    running = snapshot.take()
+    running = snapshot.take(of=cluster.name)
     assert {"processes", "namespaces", "mounts", "cgroups", "files"} <= before.difference(running).keys()
     cluster.down("--purge")
-    assert before.difference(snapshot.take()) == {}
+    assert before.difference(snapshot.take(of=cluster.name)) == {}
 
 
 def test_a_cluster_whose_parts_were_all_killed_goes_without_a_trace(
     cluster_of: Callable[[int], Any],
 ) -> None:
     cluster = cluster_of(182)
-    before = snapshot.take()
+    before = snapshot.take(of=cluster.name)
     cluster.up()
     _kill_everything(cluster)
     cluster.down("--purge")
-    assert before.difference(snapshot.take()) == {}
+    assert before.difference(snapshot.take(of=cluster.name)) == {}
 
 
 def test_damaged_state_and_a_lost_run_folder_do_not_stop_down(cluster_of: Callable[[int], Any]) -> None:
     cluster = cluster_of(184)
-    before = snapshot.take()
+    before = snapshot.take(of=cluster.name)
     cluster.up()
     (cluster.state / "plan.json").write_bytes(b"\0 not a plan")
     shutil.rmtree(cluster.state / "pki")
     for file in cluster.run_dir.glob("*.json"):
         file.write_text("{")
     cluster.down("--purge")
-    assert before.difference(snapshot.take()) == {}
+    assert before.difference(snapshot.take(of=cluster.name)) == {}
 
 
 def test_down_of_nothing_is_quiet(cluster_of: Callable[[int], Any]) -> None:
@@ -74,6 +75,10 @@ def _kill_everything(cluster: Any) -> None:
 def test_the_last_of_two_clusters_takes_the_common_folders_along(
     cluster_of: Callable[[int], Any], tmp_path: Path
 ) -> None:
+    if others := sorted(p.name for p in STATE.glob("*")):
+        pytest.skip(
+            f"other clusters are on this machine ({', '.join(others)}): the common folders are theirs too"
+        )
     before = snapshot.take()
     first, second = cluster_of(200), cluster_of(202)
     second.config = tmp_path / "second.yaml"
