@@ -83,7 +83,9 @@ def web(room_cluster: Cluster) -> Cluster:
     file = room_cluster.config.with_name("objects.json")
     file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": OBJECTS}))
     room_cluster.kubectl("apply", "-f", str(file))
-    room_cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout=90)
+    room_cluster.kubectl(
+        "wait", "--for=condition=Ready", "pod/web-1", "pod/web-2", "pod/caller", "--timeout=60s", timeout=90
+    )
     until(
         lambda: len(room_cluster.jsonpath("endpoints/web", "{.subsets[*].addresses[*].ip}").split()) >= 2, 20
     )
