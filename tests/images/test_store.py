@@ -130,6 +130,20 @@ def test_what_is_exported_can_be_imported_elsewhere(content: Content, cache: Pat
     assert store.manifest(store.build(elsewhere))[NAME] == found[NAME]
 
 
+def test_without_a_checkout_an_archive_is_enough(
+    content: Content, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = transfer.give_out(cache, tmp_path / "out.tar", [], lambda _text: None)
+    monkeypatch.undo()
+    monkeypatch.setattr(recipes, "has_checkout", lambda: False)
+    wheel = tmp_path / "wheel"
+    with pytest.raises(OperatorError, match="from a checkout") as refused:
+        store.build(wheel)
+    assert "pervade images import" in refused.value.fix
+    assert transfer.take(wheel, tmp_path / "out.tar", lambda _text: None, run_root=tmp_path) == [NAME]
+    assert store.manifest(store.build(wheel)) == found
+
+
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\0" * 10240])
 def test_a_bad_archive_is_refused_and_spoils_nothing(
     content: Content, cache: Path, tmp_path: Path, data: bytes

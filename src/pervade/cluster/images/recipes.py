@@ -70,10 +70,15 @@ _ENV = (
 )
 
 
+def has_checkout() -> bool:
+    """Whether images can be made here; an installed wheel can only import them."""
+    return (Path(__file__).resolve().parents[4] / "requirements" / "run.txt").exists()
+
+
 def project() -> Path:
     """The checkout this package runs from; OperatorError when it runs from a wheel without one."""
     root = Path(__file__).resolve().parents[4]
-    if not (root / "requirements" / "run.txt").exists():
+    if not has_checkout():
         raise OperatorError(
             "images are built from a checkout of the project",
             where=str(root),

@@ -63,8 +63,9 @@ def build(cache: Path, say: recipes.Progress = lambda _text: None) -> Path:
 
 def _build(cache: Path, say: recipes.Progress) -> Path:
     layers = recipes.Layers(folder(cache), say)
-    made = recipes.images(layers)
     foreign = imported(cache)
+    # Without a checkout, what was exported elsewhere and imported here is all there is.
+    made = recipes.images(layers) if recipes.has_checkout() or not foreign else []
     mark = recipes.key(
         *[(i.names, [p.name for p in i.layers], i.command, i.entrypoint, i.env, i.user) for i in made],
         *[p.name for p in foreign],
@@ -77,7 +78,7 @@ def _build(cache: Path, say: recipes.Progress) -> Path:
         held = _start_from(ready(cache), target, foreign)
         whole = target / "images.tar"
         digests = oci.archive(whole, made, known=held)
-        digests |= _import(target, [whole, *foreign])
+        digests |= _import(target, [whole, *foreign] if made else foreign)
         whole.unlink()
         marks = {"images": digests, "imported": [p.name for p in foreign]}
         (target / _MARK).write_text(json.dumps(marks, indent=1))
