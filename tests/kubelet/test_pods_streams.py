@@ -145,30 +145,6 @@ def _containerd(pods: Any, node: str) -> int:
     return int(children.stdout.split()[0]) if children.stdout.strip() else 0
 
 
-@pytest.mark.matrix
-def test_a_kubelet_at_rest_costs_little(pods: Any) -> None:
-    for n in range(10):
-        pods.run(f"idle-{n}", {"name": "c", "command": SLEEP})
-    for n in range(10):
-        pods.ready(f"idle-{n}")
-    pid = pods.cluster.pid("kubelet-node-1")
-
-    def used() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    time.sleep(21)  # eager probes of new containers have ended
-    before = used()
-    time.sleep(20)
-    share = (used() - before) / 20
-    print(f"{share:.2%} of a core")
-    assert share <= 0.0075
-    size = next(
-        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
-    )
-    assert int(size.split()[1]) < 65_000
-
-
 def test_a_container_restarts_while_the_api_hangs(pods: Any) -> None:
     pods.apply("ConfigMap", "known", data={"a": "1"})
     script = "while [ ! -e /d/crash ]; do sleep 0.1; done; rm /d/crash; exit 1"

@@ -171,7 +171,7 @@ def test_a_sub_path_cannot_leave_its_volume(pods: Any) -> None:
     assert pods.sh("sub", "ls -d /x/new/deep", "ok") == "/x/new/deep"
 
 
-def test_a_token_is_renewed_before_its_end(pods: Any) -> None:
+def test_a_pod_is_known_by_its_token_and_allowed_nothing(pods: Any) -> None:
     pods.run("token", {"name": "c", "image": "nicolaka/netshoot", "command": ["sleep", "3600"]})
     pods.ready("token")
     base = "/var/run/secrets/kubernetes.io/serviceaccount"

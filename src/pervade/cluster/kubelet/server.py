@@ -22,6 +22,7 @@ from pervade.wire.hijack import Hijacked, take
 from pervade.wire.http import web
 
 JSON = dict[str, Any]
+CALLER = "kube-apiserver-kubelet-client"
 Find = Callable[[str, str], PodWorker | None]
 
 
@@ -32,7 +33,7 @@ class KubeletServer:
         self.node, self.find, self.pods = node, find, pods
 
     def application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[only_the_server])
         app.router.add_get("/containerLogs/{ns}/{pod}/{container}", self.logs)
         for verb in ("exec", "attach"):
             app.router.add_route("*", f"/{verb}/{{ns}}/{{pod}}/{{container}}", self.stream)
@@ -178,6 +179,22 @@ class KubeletServer:
                 }
             )
         return web.json_response({"node": {"nodeName": self.node.name}, "pods": list(pods.values())})
+
+
+def admitted(certificate: Any) -> bool:
+    """Whether a peer's certificate (as `ssl` decodes it) is the API server's: nobody else may run things in pods."""
+    subject = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
+    return ("commonName", CALLER) in subject
+
+
+@web.middleware
+async def only_the_server(http: web.Request, handler: Any) -> web.StreamResponse:
+    """403 for every other holder of one of the cluster's certificates, another node's kubelet among them."""
+    transport = http.transport
+    if transport is None or not admitted(transport.get_extra_info("peercert")):
+        return web.Response(status=403, text=f"this kubelet serves {CALLER} only\n")
+    response: web.StreamResponse = await handler(http)
+    return response
 
 
 def tls(pki: Path, node: str) -> ssl.SSLContext:
