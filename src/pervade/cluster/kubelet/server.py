@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,9 @@ def admitted(certificate: Any) -> bool:
 
 
 @web.middleware
-async def only_the_server(http: web.Request, handler: Any) -> web.StreamResponse:
+async def only_the_server(
+    http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """403 for every other holder of one of the cluster's certificates, another node's kubelet among them."""
     transport = http.transport
     if transport is None or not admitted(transport.get_extra_info("peercert")):
