@@ -189,14 +189,13 @@ def admitted(certificate: Any) -> bool:
 
 @web.middleware
 async def only_the_server(
-    http: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """403 for every other holder of one of the cluster's certificates, another node's kubelet among them."""
-    transport = http.transport
+    transport = request.transport
     if transport is None or not admitted(transport.get_extra_info("peercert")):
         return web.Response(status=403, text=f"this kubelet serves {CALLER} only\n")
-    response: web.StreamResponse = await handler(http)
-    return response
+    return await handler(request)
 
 
 def tls(pki: Path, node: str) -> ssl.SSLContext:
