@@ -33,9 +33,9 @@ def cluster_of(machine: None, tmp_path: Path) -> Iterator[Callable[[int], Cluste
         cluster.pervade("down", "--name", cluster.name, "--purge", check=False)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def room_cluster(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One two-node cluster that all stories of a folder share."""
+    """One two-node cluster that the stories of a file share."""
     octet = free_octet()
     cluster = Cluster(f"t{octet}-{os.getpid()}", octet, tmp_path_factory.mktemp("cluster"))
     try:

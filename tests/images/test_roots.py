@@ -67,6 +67,15 @@ def test_the_projects_image_has_a_shell_and_curl_and_runs_read_only(pervade: Roo
     assert pervade.run("touch", "/x").returncode != 0
 
 
+def test_the_projects_native_requirements_load(pervade: Root) -> None:
+    done = pervade.run(
+        "python3",
+        "-c",
+        "import grpc, msgspec, cryptography.x509, aiohttp",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("program", ["python3", "/usr/bin/python3"])
 def test_a_start_compiles_nothing(pervade: Root, program: str) -> None:
     done = pervade.run(program, "-v", "-c", "import asyncio, json, ssl, http.server")

@@ -32,6 +32,8 @@ BASE = (
     "nftables",
     "procps",
     "mount",
+    # Native parts of Python packages (grpcio among them) link it; Debian's essential set has no C++.
+    "libstdc++6",
 )
 TOOLS = (
     "tcpdump", "tshark", "termshark", "dnsutils", "iperf3", "netcat-openbsd", "jq", "iputils-ping", "traceroute",
